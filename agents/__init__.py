@@ -1,0 +1,1 @@
+"""Arena's agents: who plays and who learns, found by id through the registry."""

@@ -1,0 +1,202 @@
+"""Finding environments and agents by id.
+
+The id is the path: ``text/guess-v0`` is registered by the module ``<package>.text.guess``, the agent ``random`` by
+``<package>.random``. The packages to search come from the entry-point groups ``arena.envs`` and ``arena.agents``; only
+modules that lie in them are ever imported, and only when their id is asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib import metadata
+from typing import Any, Generic, TypeVar
+
+import pydantic
+
+from arena.agent import Agent, AgentSpec
+from arena.env import Environment, EnvSpec, Options
+from arena.errors import ConfigError, UnknownIdError, did_you_mean
+
+__all__ = ["agents", "environments", "make", "make_agent", "parse_options", "register", "register_agent"]
+
+T = TypeVar("T", bound=type[Environment] | type[Agent])
+E = TypeVar("E", bound=Environment)
+A = TypeVar("A", bound=Agent)
+
+_VERSION = re.compile(r"-v\d+$")
+
+
+class Registry(Generic[T]):
+    """Classes by id, imported on use.
+
+    Args:
+        what: What the ids name, for messages.
+        group: The entry-point group whose values are package names.
+    """
+
+    def __init__(self, what: str, group: str) -> None:
+        self.what, self.group = what, group
+        self._classes: dict[str, T] = {}
+        self.broken: dict[str, str] = {}
+        """Modules that `ids` could not import, and why."""
+
+    def add(self, id: str, cls: T) -> None:
+        """Register a class.
+
+        Raises:
+            ConfigError: Another class has this id.
+        """
+        known = self._classes.setdefault(id, cls)
+        if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ConfigError(f"two classes register the {self.what} {id!r}: {known.__module__} and {cls.__module__}")
+        self._classes[id] = cls
+
+    def get(self, id: str) -> T:
+        """Return the class with this id.
+
+        Raises:
+            UnknownIdError: There is none; near misses are named.
+        """
+        if id not in self._classes:
+            module = self._modules().get(_VERSION.sub("", id).replace("-", "_"))
+            if module is not None:
+                importlib.import_module(module)
+        if id not in self._classes:
+            raise UnknownIdError(f"no {self.what} {str(id)!r}{did_you_mean(str(id), self.ids())}")
+        return self._classes[id]
+
+    def ids(self) -> list[str]:
+        """Return every id, sorted; what cannot be imported is named in `broken`."""
+        for module in self._modules().values():
+            try:
+                importlib.import_module(module)
+            except Exception as error:  # a third party's module must not hide the others
+                self.broken[module] = f"{type(error).__name__}: {error}"
+        return sorted(self._classes)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter([self._classes[id] for id in self.ids()])
+
+    def _modules(self) -> Mapping[str, str]:
+        return _find_modules(self.group)
+
+
+@cache
+def _find_modules(group: str) -> Mapping[str, str]:
+    """Return {path below the package, as an id writes it: module name} for all packages of an entry-point group."""
+    found: dict[str, str] = {}
+    for entry in metadata.entry_points(group=group):
+        package = importlib.import_module(entry.value)
+        for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            path = info.name.removeprefix(package.__name__ + ".")
+            if not any(part.startswith("_") for part in path.split(".")):
+                found.setdefault(path.replace(".", "/"), info.name)
+    return found
+
+
+environments: Registry[type[Environment]] = Registry("environment", "arena.envs")
+"""Every environment class by id."""
+agents: Registry[type[Agent]] = Registry("agent", "arena.agents")
+"""Every agent class by id."""
+
+
+def register(id: str, **declared: Any) -> Callable[[type[E]], type[E]]:
+    """Return the decorator that declares and registers an environment class.
+
+    Args:
+        id: ``family/name-vN``, where ``family/name`` is the module's path below its package.
+        declared: The other fields of `EnvSpec`.
+    """
+    if not re.fullmatch(r"[a-z0-9_]+/[a-z0-9_-]+-v\d+", id):
+        raise ConfigError(f"environment id {id!r} must look like 'family/name-v0', in lower case")
+
+    def decorate(cls: type[E]) -> type[E]:
+        cls.spec = EnvSpec(id=id, **declared)
+        environments.add(id, cls)
+        return cls
+
+    return decorate
+
+
+def register_agent(id: str, **declared: Any) -> Callable[[type[A]], type[A]]:
+    """Return the decorator that declares and registers an agent class; `declared` are the fields of `AgentSpec`."""
+    if not re.fullmatch(r"([a-z0-9_]+/)?[a-z0-9_-]+", id):
+        raise ConfigError(f"agent id {id!r} must look like 'name' or 'family/name', in lower case")
+
+    def decorate(cls: type[A]) -> type[A]:
+        cls.spec = AgentSpec(id=id, **declared)
+        agents.add(id, cls)
+        return cls
+
+    return decorate
+
+
+def make(id: str, options: Mapping[str, Any] | None = None) -> Environment:
+    """Return an environment.
+
+    Args:
+        id: For instance ``text/textworld-v0``.
+        options: Fields of its options' model; the others keep their defaults.
+
+    Raises:
+        UnknownIdError: No such environment.
+        ConfigError: An option is unknown or has a value that is not allowed.
+    """
+    cls = environments.get(id)
+    return cls(parse_options(id, cls.Options, options or {}))
+
+
+def make_agent(id: str, options: Mapping[str, Any] | None = None) -> Agent:
+    """Return an agent; arguments and errors are those of `make`."""
+    cls = agents.get(id)
+    return cls(parse_options(id, cls.Options, options or {}))
+
+
+def parse_options(owner: str, model: type[Options], given: Mapping[str, Any]) -> Options:
+    """Return the options' model filled from what a user gave.
+
+    Raises:
+        ConfigError: One line that names the option, what was given, and what is allowed.
+    """
+    try:
+        return model.model_validate_json(_json(given))
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{owner}: {explain(error, model)}") from error
+
+
+def _json(value: Any) -> bytes:
+    import json
+
+    try:
+        return json.dumps(value).encode()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"options must be plain values: {error}") from error
+
+
+def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:
+    """Return the first error of a validation in one line: where, what was given, what is allowed."""
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    where = ".".join(path)
+    if first["type"] == "extra_forbidden":
+        return f"unknown option {where!r}{did_you_mean(path[-1], _fields_at(model, path[:-1]))}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    return f"{where or 'value'}: {message[:1].lower()}{message[1:]}, got {first['input']!r}"
+
+
+def _fields_at(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:
+    """Return the field names of the model found by walking `path`; an empty list where that leads nowhere."""
+    here: Any = model
+    for part in path:
+        if not (isinstance(here, type) and issubclass(here, pydantic.BaseModel)):
+            return []
+        field = here.model_fields.get(part)
+        candidates = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+        here = next((c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel)), None)
+    return [] if here is None else list(here.model_fields)

@@ -1,0 +1,137 @@
+"""Replay: play a recorded episode again and say the first line that differs.
+
+The environment is built anew from the episode's first line and given the recorded actions. Durations, tokens and
+versions may differ; task, seed, actions, answers, limits and the score may not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from arena.errors import ArenaError, InvalidActionError, UnsupportedError
+from arena.registry import environments, make
+from arena.session import Session
+from arena.trace import EndRecord, Episode, StepRecord
+from arena.types import encode_json
+
+__all__ = ["Difference", "replay"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where a replay first left the record.
+
+    Attributes:
+        line: Line of the trace file, from 1.
+        step: Index of the step; None for the last line of the episode.
+        field: What differs, as a dotted path.
+        recorded: What the trace says.
+        replayed: What happened now.
+    """
+
+    line: int
+    step: int | None
+    field: str
+    recorded: Any
+    replayed: Any
+
+    def __str__(self) -> str:
+        where = "the end" if self.step is None else f"step {self.step}"
+        recorded, replayed = _window(repr(self.recorded), repr(self.replayed))
+        return f"line {self.line}, {where}, {self.field}: recorded {recorded}, replayed {replayed}"
+
+
+def replay(episode: Episode) -> Difference | None:
+    """Return the first difference between a recorded episode and playing it again, or None where all is equal.
+
+    Raises:
+        UnknownIdError, ConfigError, PrerequisiteError: The environment cannot be made here.
+        UnsupportedError: The environment is not deterministic, so there is nothing to compare.
+    """
+    record = episode.record
+    if not environments.get(record.env).spec.deterministic:
+        raise UnsupportedError(f"{record.env} is not deterministic, so its episodes cannot be replayed")
+    session = Session(make(record.env, record.options), record.task, record.seed, limits=record.limits)
+    try:
+        return _replay(session, episode)
+    finally:
+        session.close()
+
+
+def _replay(session: Session, episode: Episode) -> Difference | None:
+    for index, recorded in enumerate(episode.steps):
+        line = episode.line + 1 + index
+        try:
+            difference = _compare(recorded, session.apply(recorded), line, index)
+        except InvalidActionError as error:
+            return Difference(line, index, "actions", recorded.actions, str(error))
+        except ArenaError as error:
+            return Difference(line, index, "answer", recorded.time_step, str(error))
+        if difference is not None:
+            return difference
+    end = episode.end
+    line = episode.line + 1 + len(episode.steps)
+    if end is None:
+        return Difference(line, None, "end", "nothing: the file is torn", "an end")
+    if end.error is not None:
+        return None  # what failed lies outside the environment's answers, all of which agree
+    if session.status != "over":
+        return Difference(line, None, "outcome", end.outcome, "still running")
+    return _compare_ends(end, session.end(), line)
+
+
+def _compare(recorded: StepRecord, replayed: StepRecord, line: int, index: int) -> Difference | None:
+    if recorded.digest == replayed.digest and recorded.time_step == replayed.time_step:
+        return None
+    for field in ("time_step", "actions", "limit", "digest"):
+        found = _first_difference(field, _plain(getattr(recorded, field)), _plain(getattr(replayed, field)))
+        if found is not None:
+            if field == "digest":
+                return Difference(line, index, "digest (task, seed, options or actions were changed)", *found[1:])
+            return Difference(line, index, *found)
+    return None
+
+
+def _compare_ends(recorded: EndRecord, replayed: EndRecord, line: int) -> Difference | None:
+    for field in ("outcome", "steps", "endings", "returns", "score", "digest"):
+        found = _first_difference(field, _plain(getattr(recorded, field)), _plain(getattr(replayed, field)))
+        if found is not None:
+            return Difference(line, None, *found)
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """Return a record's field as it stands in a file: dictionaries, lists, numbers and strings."""
+    return msgspec.json.decode(encode_json(value))
+
+
+def _first_difference(path: str, a: Any, b: Any) -> tuple[str, Any, Any] | None:
+    if type(a) is type(b) is dict:
+        for key in sorted({*a, *b}):
+            if key not in a or key not in b:
+                return f"{path}.{key}", a.get(key), b.get(key)
+            if (found := _first_difference(f"{path}.{key}", a[key], b[key])) is not None:
+                return found
+        return None
+    if type(a) is type(b) is list and len(a) == len(b):
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            if (found := _first_difference(f"{path}[{index}]", x, y)) is not None:
+                return found
+        return None
+    return None if a == b else (path, a, b)
+
+
+def _window(a: str, b: str, width: int = 120) -> tuple[str, str]:
+    """Return both texts, cut to where they first differ when they are long."""
+    if len(a) <= width and len(b) <= width:
+        return a, b
+    at = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    start = max(0, at - 20)
+    return _cut(a, start, width), _cut(b, start, width)
+
+
+def _cut(text: str, start: int, width: int) -> str:
+    return ("…" if start else "") + text[start : start + width] + ("…" if start + width < len(text) else "")

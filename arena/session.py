@@ -1,0 +1,465 @@
+"""The session: a synchronous state machine without I/O around one environment.
+
+It is the only thing that calls the environment. It checks order, legality and limits, numbers the steps and keeps the
+journal. Drivers around it do the I/O: the runner in process, and whatever serves sessions to other processes.
+
+Steps are exactly-once: a step carries its index, a repeated index with the same actions returns the recorded answer, any
+other index is refused. A journal is enough to rebuild the session elsewhere (`apply`), and the digest chain proves it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NoReturn
+
+import msgspec
+
+from arena.env import Environment, SeatSpec
+from arena.errors import (
+    BoundaryError,
+    EnvError,
+    GraderError,
+    InvalidActionError,
+    OutOfOrderError,
+    ReplayError,
+    ResetNeededError,
+    UnsupportedError,
+    UsageError,
+)
+from arena.legality import check_action
+from arena.trace import EndRecord, StepRecord
+from arena.types import (
+    Action,
+    AgentID,
+    Limit,
+    LimitKind,
+    Limits,
+    Score,
+    SeatStep,
+    Task,
+    TimeStep,
+    Usage,
+    as_action,
+    encode_msgpack,
+)
+
+__all__ = ["Session"]
+
+Status = Literal["new", "running", "over", "failed", "closed"]
+_NO_USAGE = Usage()
+
+
+class Session:
+    """One episode of one environment.
+
+    Args:
+        env: A fresh environment; the session owns it from now on.
+        task: One of its tasks.
+        seed: The episode's root seed.
+        limits: What the episode may use; where `limits.steps` is None the environment's own `max_steps` holds.
+        clock: Monotonic seconds.
+
+    Attributes:
+        journal: Every step so far, index 0 first.
+        status: ``new``, ``running``, ``over``, ``failed`` or ``closed``.
+        usage: Tokens, cost and requests so far.
+        refused: Actions refused so far.
+    """
+
+    def __init__(
+        self,
+        env: Environment,
+        task: Task,
+        seed: int,
+        *,
+        limits: Limits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.env, self.task, self.seed = env, task, seed
+        limits = limits or Limits()
+        self.limits = limits if limits.steps else msgspec.structs.replace(limits, steps=env.spec.max_steps)
+        self.journal: list[StepRecord] = []
+        self.status: Status = "new"
+        self.usage = _NO_USAGE
+        self.refused = 0
+        self.error: BoundaryError | None = None
+        self._clock = clock
+        self._seats: dict[AgentID, SeatSpec] = {}
+        self._digest = b""
+        self._refused_in_a_row = 0
+        self._began = 0.0
+        self._end: EndRecord | None = None
+
+    # -- the episode ------------------------------------------------------------------------------------------------
+
+    def open(self) -> StepRecord:
+        """Begin the episode and return its first record; a second call returns the same one.
+
+        Raises:
+            UsageError: The environment does not know the task.
+            EnvError: The environment failed.
+        """
+        if self.journal:
+            return self.journal[0]
+        if self.status != "new":
+            self._refuse_now()
+        self._began = began = self._clock()
+        answer = self._call(lambda: self.env.reset(self.task, self.seed), expected=UsageError)
+        env_s = self._clock() - began
+        self._seats = {agent: self.env.seat(agent) for agent in self.env.possible_agents}
+        header = (self.env.spec.id, self.env.options.model_dump(mode="json"), self.task, self.seed)
+        self._digest = hashlib.blake2b(encode_msgpack(header), digest_size=16).digest()
+        self.status = "running"
+        return self._append({}, answer, env_s=env_s, limit=None)
+
+    def step(
+        self,
+        index: int,
+        actions: Mapping[AgentID, Any],
+        *,
+        usage: Usage | None = None,
+        agent_s: Mapping[AgentID, float] | None = None,
+        decisions: Mapping[AgentID, dict[str, Any]] | None = None,
+    ) -> StepRecord:
+        """Apply the actions of the acting seats and return the record of the step.
+
+        Args:
+            index: The number of this step: 1 for the first. A recorded index with the same actions is answered from the
+                journal, without a second step.
+            actions: An action for every acting seat and no other; arrays and NumPy integers are converted.
+            usage: What deciding cost.
+            agent_s: Seconds that each seat took to decide.
+            decisions: What agents want recorded beside their actions.
+
+        Raises:
+            OutOfOrderError: Another index, or a recorded index with other actions.
+            InvalidActionError: An action is not legal; the environment's state is unchanged. After
+                `limits.invalid_actions` in a row the episode is truncated.
+            ResetNeededError: The episode has not begun, or is over.
+            EnvError: The environment failed, now or before.
+        """
+        journal = self.journal
+        if index < len(journal):
+            return self._recorded(index, actions)
+        if self.status != "running":
+            self._refuse_now()
+        if index != len(journal):
+            raise OutOfOrderError(f"step {index} was sent; the next step is {len(journal)}", next=len(journal))
+        try:
+            given = self._checked(actions, journal[-1].time_step)
+            began = self._clock()
+            answer = self._call(lambda: self.env.step(given), expected=InvalidActionError)
+        except InvalidActionError:
+            self._count_refusal()
+            raise
+        now = self._clock()
+        self._refused_in_a_row = 0
+        if usage is not None:
+            self.usage = self.usage + usage
+        limit = None if answer.is_last else self._limit_reached(index, now, now - began)
+        return self._append(given, answer, now - began, limit, usage=usage, agent_s=agent_s, decisions=decisions)
+
+    def truncate(self, kind: LimitKind, value: float, allowed: float) -> StepRecord:
+        """End a running episode between two steps because a limit was reached; every live seat is truncated.
+
+        Raises:
+            ResetNeededError: The episode is not running.
+        """
+        if self.status != "running":
+            self._refuse_now()
+        return self._append({}, self._standstill(), 0.0, Limit(kind, value, allowed))
+
+    def apply(self, record: StepRecord) -> StepRecord:
+        """Do again what a recorded step did, limits included, and return the new record.
+
+        Whoever rebuilds a session compares `digest`; `arena.replay` says what differs.
+        """
+        if record.index == 0:
+            return self.open()
+        if record.limit is not None and not record.actions:
+            return self.truncate(record.limit.kind, record.limit.value, record.limit.limit)
+        given = self._checked(record.actions, self.journal[-1].time_step)
+        began = self._clock()
+        answer = self._call(lambda: self.env.step(given), expected=InvalidActionError)
+        if record.usage is not None:
+            self.usage = self.usage + record.usage
+        limit = None if answer.is_last else record.limit
+        return self._append(given, answer, self._clock() - began, limit, usage=record.usage)
+
+    def fork(self, env: Environment, at: int | None = None) -> Session:
+        """Return a new session that stands where this one stood after step `at`; this one is untouched.
+
+        Args:
+            env: A fresh environment with the same options; the new session owns it.
+            at: Index of a recorded step; the latest where None.
+
+        Raises:
+            UsageError: No such step.
+            ReplayError: The replay differs from the journal, as it must when the environment is not deterministic.
+        """
+        last = len(self.journal) - 1
+        at = last if at is None else at
+        if not 0 <= at <= last:
+            raise UsageError(f"cannot fork at step {at}; recorded are steps 0 to {last}")
+        twin = Session(env, self.task, self.seed, limits=self.limits, clock=self._clock)
+        if at == last and self.status == "running" and env.spec.snapshots:
+            env.restore(self._call(self.env.snapshot, expected=UnsupportedError))
+            twin.journal, twin.status, twin.usage = list(self.journal), self.status, self.usage
+            twin._digest, twin._seats, twin._began = self._digest, self._seats, self._clock()
+            return twin
+        if not env.spec.deterministic:
+            raise ReplayError(
+                f"{env.spec.id} is not deterministic and has no snapshot of step {at}, so it cannot be forked there"
+            )
+        for record in self.journal[: at + 1]:
+            if twin.apply(record).digest != record.digest:
+                raise ReplayError(f"replaying step {record.index} gave another answer than was recorded")
+        return twin
+
+    def expert_action(self, agent: AgentID) -> Action:
+        """Return the environment's expert's action for a seat that is to act; nothing changes.
+
+        Raises:
+            UnsupportedError: There is no expert, or it does not know how to go on from here.
+        """
+        if self.status != "running":
+            self._refuse_now()
+        try:
+            return self.env.expert_action(agent)
+        except UnsupportedError:
+            raise
+        except Exception as error:
+            raise EnvError(f"expert of {self.env.spec.id}: {type(error).__name__}: {error}") from error
+
+    def remaining_s(self) -> float | None:
+        """Return the seconds left of the wall-time limit, or None where there is none."""
+        allowed = self.limits.wall_time_s
+        return None if allowed is None else max(0.0, allowed - (self._clock() - self._began))
+
+    def fail(self, error: BoundaryError) -> None:
+        """Record that something at a boundary failed; the episode has no score."""
+        self.error = self.error or error
+        if self.status != "closed":
+            self.status = "failed"
+
+    def end(self) -> EndRecord:
+        """Score the episode and return its last record; a second call returns the same one.
+
+        A failure, this session's or the grader's, is recorded in `EndRecord.error`; it is never a score.
+
+        Raises:
+            ResetNeededError: The episode is still running.
+        """
+        if self._end is None:
+            if self.status == "running":
+                raise ResetNeededError("the episode is still running; it is scored once it is over")
+            self._end = self._summarise()
+        return self._end
+
+    def close(self) -> None:
+        """Close the environment; safe to call twice."""
+        if self.status != "closed":
+            self.status = "closed"
+            self.env.close()
+
+    @property
+    def acting(self) -> tuple[AgentID, ...]:
+        """The seats whose action is due."""
+        return self.journal[-1].time_step.acting if self.status == "running" else ()
+
+    # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _call(self, call: Callable[[], Any], *, expected: type[UsageError]) -> Any:
+        """Call the environment; an expected error passes, any other becomes an `EnvError` and fails the session."""
+        try:
+            return call()
+        except expected:
+            raise
+        except BoundaryError as error:
+            self.fail(error)
+            raise
+        except Exception as error:  # the boundary: whatever the environment raises becomes data
+            failure = EnvError(f"{self.env.spec.id}: {type(error).__name__}: {error}")
+            self.fail(failure)
+            raise failure from error
+
+    def _checked(self, actions: Mapping[AgentID, Any], last: TimeStep) -> dict[AgentID, Action]:
+        acting = last.acting
+        if len(actions) != len(acting) or any(agent not in actions for agent in acting):
+            raise InvalidActionError(f"actions came from {_names(actions)}; due are those of {_names(acting)}")
+        given: dict[AgentID, Action] = {}
+        listed = self.env.spec.legal_actions
+        for agent in acting:
+            action = as_action(actions[agent])
+            check_action(agent, self._seats[agent], last.seats[agent], action, listed=listed)
+            given[agent] = action
+        return given
+
+    def _count_refusal(self) -> None:
+        self.refused += 1
+        self._refused_in_a_row += 1
+        allowed = self.limits.invalid_actions
+        if allowed is not None and self._refused_in_a_row >= allowed:
+            self.truncate("invalid_actions", self._refused_in_a_row, allowed)
+
+    def _limit_reached(self, steps: int, now: float, env_s: float) -> Limit | None:
+        limits = self.limits
+        if limits.steps is not None and steps >= limits.steps:
+            return Limit("steps", steps, limits.steps)
+        if limits.wall_time_s is not None and now - self._began >= limits.wall_time_s:
+            return Limit("wall_time", now - self._began, limits.wall_time_s)
+        if limits.step_time_s is not None and env_s > limits.step_time_s:
+            return Limit("step_time", env_s, limits.step_time_s)
+        tokens = self.usage.input_tokens + self.usage.output_tokens
+        if limits.tokens is not None and tokens >= limits.tokens:
+            return Limit("tokens", tokens, limits.tokens)
+        if limits.cost_usd is not None and self.usage.cost_usd >= limits.cost_usd:
+            return Limit("cost", self.usage.cost_usd, limits.cost_usd)
+        return None
+
+    def _append(
+        self,
+        actions: dict[AgentID, Action],
+        answer: TimeStep,
+        env_s: float,
+        limit: Limit | None,
+        *,
+        usage: Usage | None = None,
+        agent_s: Mapping[AgentID, float] | None = None,
+        decisions: Mapping[AgentID, dict[str, Any]] | None = None,
+    ) -> StepRecord:
+        index = len(self.journal)
+        self._verify(answer)
+        if limit is not None:
+            answer = _truncated(answer, f"{limit.kind}_limit")
+        try:
+            encoded = encode_msgpack((index, actions, answer))
+        except (TypeError, ValueError, OverflowError) as error:  # UnicodeEncodeError and UsageError are ValueErrors
+            self._broken(f"an answer that cannot be sent: {error}")
+        self._digest = hashlib.blake2b(self._digest + encoded, digest_size=16).digest()
+        record = StepRecord(
+            index=index,
+            time_step=answer,
+            digest=self._digest.hex(),
+            actions=actions,
+            limit=limit,
+            env_s=env_s,
+            agent_s=dict(agent_s) if agent_s else {},
+            usage=usage,
+            decisions=dict(decisions) if decisions else {},
+        )
+        self.journal.append(record)
+        if not answer.acting:
+            self.status = "over"
+        return record
+
+    def _verify(self, answer: TimeStep) -> None:
+        """Check what a session relies on: who is alive, who acts, finite rewards, declared endings."""
+        spec = self.env.spec
+        low, high = spec.reward_range
+        alive = 0
+        for agent, step in answer.seats.items():
+            if agent not in self._seats:
+                self._broken(f"seat {agent!r}, which is not among {_names(self._seats)}")
+            if not low <= step.reward <= high:  # also false for NaN
+                self._broken(f"reward {step.reward} for {agent}, outside the declared {spec.reward_range}")
+            if step.terminated or step.truncated:
+                kind = "termination" if step.terminated else "truncation"
+                if (step.terminated and step.truncated) or spec.endings.get(step.ending or "") != kind:
+                    self._broken(f"{kind} {step.ending!r} for {agent}; declared endings: {spec.endings}")
+            else:
+                alive += 1
+        for agent in answer.acting:
+            if agent not in answer.seats or answer.seats[agent].is_last:
+                self._broken(f"{agent!r} as acting, which is not alive")
+        if alive and not answer.acting:
+            self._broken("nobody to act although seats are alive")
+
+    def _broken(self, what: str) -> NoReturn:
+        error = EnvError(f"{self.env.spec.id} broke its contract: it returned {what}")
+        self.fail(error)
+        raise error
+
+    def _standstill(self) -> TimeStep:
+        """Return the latest time step again, for the live seats only and without rewards."""
+        seats = self.journal[-1].time_step.seats
+        alive = {a: msgspec.structs.replace(s, reward=0.0) for a, s in seats.items() if not s.is_last}
+        return TimeStep(alive, self.acting)
+
+    def _recorded(self, index: int, actions: Mapping[AgentID, Any]) -> StepRecord:
+        if index < 1:
+            raise OutOfOrderError(
+                f"step {index} was sent; steps are numbered from 1, and the next is {len(self.journal)}"
+            )
+        record = self.journal[index]
+        if {agent: as_action(action) for agent, action in actions.items()} != record.actions:
+            raise OutOfOrderError(f"step {index} is recorded with other actions; the next step is {len(self.journal)}")
+        return record
+
+    def _refuse_now(self) -> NoReturn:
+        if self.status == "failed" and self.error is not None:
+            raise self.error
+        state = {"new": "has not begun; open it first", "closed": "is closed"}.get(
+            self.status, "is over; begin a new one"
+        )
+        raise ResetNeededError(f"the episode {state}")
+
+    def _summarise(self) -> EndRecord:
+        score, error = None, self.error
+        if self.status == "over":
+            try:
+                score = _checked_score(self.env.score(), self.env.spec.score_range)
+            except BoundaryError as failure:
+                error = failure
+            except Exception as failure:  # the boundary: a grader's failure is never a score
+                error = GraderError(f"{self.env.spec.id}: {type(failure).__name__}: {failure}")
+        elif error is None:
+            error = EnvError("the session was closed before the episode was over")
+        endings: dict[AgentID, str] = {}
+        returns: dict[AgentID, float] = {}
+        for record in self.journal:
+            for agent, step in record.time_step.seats.items():
+                returns[agent] = returns.get(agent, 0.0) + step.reward
+                if step.ending is not None:
+                    endings[agent] = step.ending
+        last = self.journal[-1] if self.journal else None
+        truncated = last is not None and any(step.truncated for step in last.time_step.seats.values())
+        return EndRecord(
+            outcome="failed" if score is None else "truncated" if truncated else "terminated",
+            steps=sum(1 for record in self.journal if record.actions),
+            endings=endings,
+            returns=returns,
+            score=score,
+            error=None if error is None else error.record(),
+            limit=None if last is None else last.limit,
+            refused=self.refused,
+            wall_s=self._clock() - self._began if self.journal else 0.0,
+            env_s=sum(record.env_s for record in self.journal),
+            agent_s=sum(sum(record.agent_s.values()) for record in self.journal),
+            usage=self.usage,
+            digest=self._digest.hex(),
+        )
+
+
+def _truncated(answer: TimeStep, ending: str) -> TimeStep:
+    """Return a time step with every live seat truncated and nobody to act."""
+    seats = {
+        agent: step
+        if step.is_last
+        else SeatStep(step.observation, step.reward, truncated=True, ending=ending, info=step.info)
+        for agent, step in answer.seats.items()
+    }
+    return TimeStep(seats)
+
+
+def _checked_score(score: Score, score_range: tuple[float, float]) -> Score:
+    low, high = score_range
+    if not low <= score.value <= high:
+        raise GraderError(f"the score is {score.value}, outside the declared {score_range}")
+    return score
+
+
+def _names(agents: Any) -> str:
+    return ", ".join(map(str, agents)) or "nobody"

@@ -1,0 +1,1 @@
+"""Arena's scenarios: YAML files, each runnable by name."""
