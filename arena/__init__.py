@@ -4,6 +4,7 @@ These are the public names: what environments and agents import, and what a scri
 """
 
 from arena.agent import Agent, AgentSpec, Seat
+from arena.cache import cache_dir
 from arena.env import Environment, EnvSpec, Options, SeatSpec, SingleAgentEnvironment, Taskset
 from arena.errors import (
     AgentError,
@@ -25,7 +26,7 @@ from arena.errors import (
     UsageError,
     did_you_mean,
 )
-from arena.extras import import_extra
+from arena.extras import import_extra, installed_version
 from arena.registry import agents, environments, make, make_agent, register, register_agent
 from arena.seeding import derive_seed, python_stream, stream
 from arena.session import Session
@@ -95,10 +96,12 @@ __all__ = [
     "Usage",
     "UsageError",
     "agents",
+    "cache_dir",
     "derive_seed",
     "did_you_mean",
     "environments",
     "import_extra",
+    "installed_version",
     "make",
     "make_agent",
     "python_stream",

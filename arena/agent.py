@@ -104,5 +104,12 @@ class Agent(abc.ABC):
     def refuse(self, error: InvalidActionError) -> None:  # noqa: B027 - optional
         """Take note that the last action was refused; `act` follows with the same step."""
 
+    async def check(self) -> None:  # noqa: B027 - optional
+        """Find out, once before a run, whether the agent can play at all: an endpoint answers, a key is accepted.
+
+        Raises:
+            PrerequisiteError: It cannot; the message says what to do.
+        """
+
     async def close(self) -> None:  # noqa: B027 - optional: most agents hold nothing
         """Free everything that the agent holds; safe to call twice."""

@@ -1,7 +1,8 @@
 """The environment contract: what an author writes, and everything that he may rely on.
 
 An environment hosts one episode at a time. Whoever drives it (a session) promises: `reset` first; then `step` with
-exactly the seats in `acting`, each with an action that passes `arena.legality.check_action`; no step after the end; calls never overlap.
+exactly the seats in `acting`, each with an action that passes `arena.legality.check_action`; no step after the end;
+calls never overlap.
 The environment promises what its `EnvSpec` declares; `arena.testing.check_env` runs every promise.
 """
 
@@ -160,7 +161,7 @@ class Environment(abc.ABC):
         """Return the tasks of a split named in the spec."""
 
     def prepare(self, task: Task) -> None:  # noqa: B027 - optional: most tasks need no preparation
-        """Do the slow one-time work of a task (generate, unpack, build) and cache it on disk; safe to call twice at once."""
+        """Do a task's slow one-time work (generate, unpack, build) and cache it; safe to call twice at once."""
 
     @abc.abstractmethod
     def reset(self, task: Task, seed: int) -> TimeStep:
@@ -195,7 +196,7 @@ class Environment(abc.ABC):
         raise UnsupportedError(f"{self.spec.id} has no expert")
 
     def snapshot(self) -> object:
-        """Return the episode's state, to be given to `restore` of an environment with the same options, in this process."""
+        """Return the episode's state, for `restore` of an environment with the same options in this process."""
         raise UnsupportedError(f"{self.spec.id} has no snapshots; a fork replays its journal")
 
     def restore(self, state: object) -> None:

@@ -51,10 +51,15 @@ def _fits(space: spaces.Space[Any], action: Action) -> bool:
     if isinstance(action, str):
         return isinstance(space, spaces.Text) and space.contains(action)
     if isinstance(action, Array):
-        return isinstance(space, spaces.Box | spaces.MultiBinary | spaces.MultiDiscrete) and space.contains(
-            action.numpy()
-        )
+        return isinstance(space, spaces.Box | spaces.MultiBinary | spaces.MultiDiscrete) and _holds(space, action)
     return isinstance(space, spaces.Discrete) and space.contains(action)
+
+
+def _holds(space: spaces.Space[Any], action: Array) -> bool:
+    try:
+        return space.contains(action.numpy())
+    except UsageError:
+        return False
 
 
 def _check_tool_call(agent: AgentID, tools: Sequence[Tool], call: ToolCall) -> None:

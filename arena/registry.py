@@ -177,13 +177,13 @@ def _json(value: Any) -> bytes:
         raise ConfigError(f"options must be plain values: {error}") from error
 
 
-def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:
+def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel], *, noun: str = "option") -> str:
     """Return the first error of a validation in one line: where, what was given, what is allowed."""
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
     where = ".".join(path)
     if first["type"] == "extra_forbidden":
-        return f"unknown option {where!r}{did_you_mean(path[-1], _fields_at(model, path[:-1]))}"
+        return f"unknown {noun} {where!r}{did_you_mean(path[-1], _fields_at(model, path[:-1]))}"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return f"{where} is missing"

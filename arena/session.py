@@ -3,8 +3,8 @@
 It is the only thing that calls the environment. It checks order, legality and limits, numbers the steps and keeps the
 journal. Drivers around it do the I/O: the runner in process, and whatever serves sessions to other processes.
 
-Steps are exactly-once: a step carries its index, a repeated index with the same actions returns the recorded answer, any
-other index is refused. A journal is enough to rebuild the session elsewhere (`apply`), and the digest chain proves it.
+Steps are exactly-once: a step carries its index, a repeated index with the same actions returns the recorded answer,
+any other index is refused. A journal is enough to rebuild the session elsewhere (`apply`), and the digest chain proves it.
 """
 
 from __future__ import annotations
@@ -156,8 +156,7 @@ class Session:
             raise
         now = self._clock()
         self._refused_in_a_row = 0
-        if usage is not None:
-            self.usage = self.usage + usage
+        self.spend(usage)
         limit = None if answer.is_last else self._limit_reached(index, now, now - began)
         return self._append(given, answer, now - began, limit, usage=usage, agent_s=agent_s, decisions=decisions)
 
@@ -183,8 +182,7 @@ class Session:
         given = self._checked(record.actions, self.journal[-1].time_step)
         began = self._clock()
         answer = self._call(lambda: self.env.step(given), expected=InvalidActionError)
-        if record.usage is not None:
-            self.usage = self.usage + record.usage
+        self.spend(record.usage)
         limit = None if answer.is_last else record.limit
         return self._append(given, answer, self._clock() - began, limit, usage=record.usage)
 
@@ -232,6 +230,11 @@ class Session:
             raise
         except Exception as error:
             raise EnvError(f"expert of {self.env.spec.id}: {type(error).__name__}: {error}") from error
+
+    def spend(self, usage: Usage | None) -> None:
+        """Add what deciding cost where no step came of it."""
+        if usage is not None:
+            self.usage = self.usage + usage
 
     def remaining_s(self) -> float | None:
         """Return the seconds left of the wall-time limit, or None where there is none."""
@@ -292,9 +295,12 @@ class Session:
         given: dict[AgentID, Action] = {}
         listed = self.env.spec.legal_actions
         for agent in acting:
-            action = as_action(actions[agent])
-            check_action(agent, self._seats[agent], last.seats[agent], action, listed=listed)
-            given[agent] = action
+            try:
+                given[agent] = action = as_action(actions[agent])
+                check_action(agent, self._seats[agent], last.seats[agent], action, listed=listed)
+            except InvalidActionError as error:
+                error.details["agent"] = agent
+                raise
         return given
 
     def _count_refusal(self) -> None:

@@ -81,7 +81,7 @@ class StepRecord(_Record, frozen=True, tag="step"):
 
     Attributes:
         index: 0 for the first observation, then 1, 2, …
-        actions: The action of every seat that acted; empty at index 0 and where a limit ended the episode between steps.
+        actions: The action of every seat that acted; empty at index 0 and where a limit ended it between steps.
         time_step: The environment's answer.
         digest: Hash of everything up to and including this step, actions included.
         limit: The limit that this step reached.

@@ -2,8 +2,8 @@
 
 Each is defined once as a frozen msgspec struct and used in process, on the wire (JSON and MessagePack) and on disk.
 
-*Seat* and *agent*: a seat is a place in an environment, named by an `AgentID` (PettingZoo calls this an agent); an agent
-is whoever sits there. A single-agent task is the case of one seat, called ``player``.
+*Seat* and *agent*: a seat is a place in an environment, named by an `AgentID` (PettingZoo calls it an agent); an
+agent is whoever sits there. A single-agent task is the case of one seat, called ``player``.
 """
 
 from __future__ import annotations
