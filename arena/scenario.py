@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
+import pydantic_core
 import yaml
 from pydantic import Field
 
@@ -18,7 +19,15 @@ from arena.seeding import MAX_SEED, derive_seed
 from arena.trace import AgentRef
 from arena.types import AgentID, Limits, Task
 
-__all__ = ["LineUp", "Scenario", "load_scenario", "parse_scenario", "scenario_names"]
+__all__ = [
+    "LineUp",
+    "Scenario",
+    "apply_override",
+    "load_scenario",
+    "parse_scenario",
+    "scenario_names",
+    "validate_scenario",
+]
 
 ROW_METRICS = ("score", "success", "return", "steps", "refused", "tokens", "cost_usd")
 """Metrics that every environment has; each environment declares more."""
@@ -219,7 +228,7 @@ def parse_scenario(text: str, overrides: Iterable[str] = (), *, source: str = "s
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: a scenario is a mapping with the keys {', '.join(Scenario.model_fields)}")
     for override in overrides:
-        _override(data, override)
+        apply_override(data, override)
     return validate_scenario(data, source)
 
 
@@ -233,7 +242,7 @@ def validate_scenario(data: Mapping[str, Any], source: str) -> Scenario:
         return Scenario.model_validate_json(pydantic.TypeAdapter(dict[str, Any]).dump_json(dict(data)))
     except pydantic.ValidationError as error:
         raise ConfigError(f"{source}: {explain(error, Scenario, noun='key')}") from error
-    except pydantic.PydanticSerializationError as error:
+    except pydantic_core.PydanticSerializationError as error:
         raise ConfigError(f"{source}: only plain values are allowed: {error}") from error
 
 
@@ -241,8 +250,8 @@ def _shipped() -> Any:
     return resources.files("arena.scenarios")
 
 
-def _override(data: dict[str, Any], override: str) -> None:
-    """Apply one ``a.b=c``."""
+def apply_override(data: dict[str, Any], override: str) -> None:
+    """Apply one ``a.b=c`` to plain data; see `load_scenario`."""
     path, equals, value = override.partition("=")
     keys = path.split(".")
     if not equals or not all(keys):

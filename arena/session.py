@@ -4,7 +4,8 @@ It is the only thing that calls the environment. It checks order, legality and l
 journal. Drivers around it do the I/O: the runner in process, and whatever serves sessions to other processes.
 
 Steps are exactly-once: a step carries its index, a repeated index with the same actions returns the recorded answer,
-any other index is refused. A journal is enough to rebuild the session elsewhere (`apply`), and the digest chain proves it.
+any other index is refused. A journal is enough to rebuild the session elsewhere (`apply`), and the digest chain proves
+it.
 """
 
 from __future__ import annotations

@@ -230,7 +230,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def versions(extra: str | None = None) -> dict[str, str]:
-    """Return the versions of Python, Arena, its core dependencies and those of one extra, and the commit of a checkout."""
+    """Return the versions of Python, Arena, its dependencies (those of one extra too), and a checkout's commit."""
     found = {"python": platform.python_version(), DISTRIBUTION: installed_version(DISTRIBUTION) or "not installed"}
     for requirement in metadata.requires(DISTRIBUTION) or []:
         name = re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]

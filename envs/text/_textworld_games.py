@@ -94,7 +94,7 @@ class GameOptions(Options):
         level = self.coin_collector.level
         if 150 < level <= 200:
             raise ValueError(
-                f"coin_collector.level is {level}; allowed are 1 to 150 and 201 to 233 (at most 100 rooms)"
+                f"coin_collector.level is {level}; allowed are 1 to 150 and 201 to 233"
             )
         if self.treasure_hunter.level > 30:
             raise ValueError(f"treasure_hunter.level is {self.treasure_hunter.level}; allowed are 1 to 30")
@@ -127,7 +127,7 @@ def game_of(options: GameOptions, split: str, seed: int) -> GameSpec:
     match = _CUSTOM.fullmatch(options.game)
     if match is not None:
         rooms, objects, length, breadth = (int(number) for number in match.groups("1"))
-        settings = {"rooms": rooms, "objects": objects, "length": length, "breadth": breadth}
+        settings: dict[str, Any] = {"rooms": rooms, "objects": objects, "length": length, "breadth": breadth}
         return GameSpec("custom", settings, seed, options.game)
     if options.game == "tw-simple":
         simple = options.simple

@@ -103,8 +103,8 @@ class TextWorldTasks(Taskset):
         seed = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else -1
         if family != expected or seed not in self.seeds:
             raise UnknownIdError(
-                f"no task {task_id!r} in split {self.split!r}{did_you_mean(family, [expected])}; ids are {expected}_<seed>"
-                f" with seeds {self.seeds[0]} to {self.seeds[-1]}"
+                f"no task {task_id!r} in split {self.split!r}{did_you_mean(family, [expected])}; "
+                f"ids are {expected}_<seed> with seeds {self.seeds[0]} to {self.seeds[-1]}"
             )
         return self.task(self.seeds.index(seed))
 
@@ -198,7 +198,7 @@ class TextWorld(SingleAgentEnvironment):
         self._close_engines()
 
     def _plan(self) -> list[str]:
-        """Return the planner's commands from here; it runs on an interpreter of its own, which is given the same commands."""
+        """Return the planner's commands from here; it has an interpreter of its own, given the same commands."""
         assert self._engine is not None
         if self._planner is None:
             self._planner = _Engine(self._engine.path, {"policy_commands": True})

@@ -1,0 +1,58 @@
+"""The command line: ``arena run``, ``arena play``, ``arena replay`` and the commands that look at things.
+
+Exit codes: 0 done, 1 failed (episodes with errors, a replay that differs, an interruption), 2 the caller's mistake or
+something missing on this machine. An error is one line on standard error.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+import click
+import typer
+
+from arena.cli import doctor, inspect, play, run
+from arena.errors import ArenaError, PrerequisiteError, UsageError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="arena",
+    help="Play, record and evaluate agents in environments.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+run.add_to(app)
+play.add_to(app)
+inspect.add_to(app)
+doctor.add_to(app)
+
+
+def main() -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(_main())
+
+
+def _main() -> int:
+    try:
+        code = app(standalone_mode=False)
+    except click.ClickException as error:
+        return _say(error.format_message(), 2)
+    except (click.Abort, KeyboardInterrupt):
+        return _say("interrupted", 1)
+    except (UsageError, PrerequisiteError) as error:
+        return _say(str(error), 2)
+    except ArenaError as error:
+        return _say(str(error), 1)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        sys.stderr.close()
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _say(message: str, code: int) -> int:
+    sys.stderr.write(f"arena: {' '.join(message.split())}\n")
+    return code

@@ -1,0 +1,212 @@
+"""The commands that look at things: what can be played, by whom, and what works on this machine."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Annotated, Any
+
+import pydantic
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from arena.cli.doctor import extra_works
+from arena.cli.output import make_console
+from arena.env import Environment
+from arena.errors import UnknownIdError, did_you_mean
+from arena.registry import agents, environments, make
+from arena.scenario import apply_override, load_scenario, scenario_names
+from arena.spaces import describe as describe_space
+from arena.types import encode_json
+
+__all__ = ["add_to"]
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the application."""
+    for name, command in (
+        ("envs", envs),
+        ("describe", describe),
+        ("tasks", tasks),
+        ("agents", agents_),
+        ("scenarios", scenarios),
+        ("validate", validate),
+    ):
+        app.command(name)(command)
+
+
+def envs(as_json: AsJson = False) -> int:
+    """List the environments."""
+    specs = [cls.spec for cls in environments]
+    rows = [(spec.id, spec.play, _needs(spec.extra), spec.summary) for spec in specs]
+    _list(("id", "play", "needs", "summary"), rows, specs if as_json else None)
+    _warn(environments.broken)
+    return 0
+
+
+def agents_(as_json: AsJson = False) -> int:
+    """List the agents and their options."""
+    classes = list(agents)
+    if as_json:
+        _write([{**_plain(cls.spec), "options": _options(cls.Options)} for cls in classes])
+        return 0
+    rows = [(cls.spec.id, _needs(cls.spec.extra), cls.spec.summary) for cls in classes]
+    _list(("id", "needs", "summary"), rows, None)
+    for cls in classes:
+        _option_table(cls.spec.id, cls.Options)
+    _warn(agents.broken)
+    return 0
+
+
+def scenarios(as_json: AsJson = False) -> int:
+    """List the scenarios that ship with Arena."""
+    loaded = [load_scenario(name) for name in scenario_names()]
+    rows = [(s.name, s.env.id, ", ".join(s.agents), s.description) for s in loaded]
+    _list(
+        ("name", "environment", "agents", "description"),
+        rows,
+        [s.model_dump(mode="json") for s in loaded] if as_json else None,
+    )
+    return 0
+
+
+def describe(
+    env: Annotated[str, typer.Argument(help="Environment id.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="An option.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Say what an environment promises: seats, spaces, tools, endings, options."""
+    made = _make(env, set_)
+    spec = made.spec
+    seats = {agent: _seat(made, agent) for agent in made.possible_agents}
+    if as_json:
+        _write({"spec": spec, "seats": seats, "options": _options(made.Options)})
+        return 0
+    console = make_console()
+    page = sys.modules[type(made).__module__].__doc__ or ""
+    console.print(Text(spec.id, style="bold"), Text(page.strip()), sep="\n\n")
+    table = Table("promise", "value", title="Declared", title_justify="left")
+    for name, value in _plain_fields(spec):
+        table.add_row(name, value)
+    console.print(table)
+    for agent, seat in seats.items():
+        actions = seat["action_space"] or {"type": "tools only"}
+        names = ", ".join(tool["name"] for tool in seat["tools"]) or "none"
+        console.print(
+            Text(f"seat {agent}: sees {seat['observation_space']['type']}, acts by {actions['type']}; tools: {names}")
+        )
+    _option_table(spec.id, made.Options)
+    return 0
+
+
+def tasks(
+    env: Annotated[str, typer.Argument(help="Environment id.")],
+    split: Annotated[str | None, typer.Option(help="One split; all where absent.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many to list of each split.")] = 10,
+    offset: Annotated[int, typer.Option(min=0, help="How many to pass over first.")] = 0,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="An option.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """List an environment's tasks."""
+    made = _make(env, set_)
+    if split is not None and split not in made.spec.splits:
+        raise UnknownIdError(f"{env} has no split {split!r}{did_you_mean(split, made.spec.splits)}")
+    found: list[dict[str, Any]] = []
+    for name in [split] if split else made.spec.splits:
+        taskset = made.taskset(name)
+        listed = list(islice(taskset, offset, offset + count))
+        found.append({"split": name, "size": len(taskset), "tasks": listed})
+    if as_json:
+        _write(found)
+        return 0
+    console = make_console()
+    for part in found:
+        console.print(f"[bold]{part['split']}[/]: {part['size']:,} tasks")
+        for task in part["tasks"]:
+            console.print(Text(f"  {task.id}"))
+    return 0
+
+
+def validate(
+    scenario: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped scenario.")],
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a key.")] = None,
+) -> int:
+    """Check a scenario without playing it."""
+    chosen = load_scenario(scenario, set_ or []).resolve()
+    total = chosen.episodes * len(chosen.seeds) * len(chosen.agents)
+    make_console().print(
+        Text(f"{scenario} is valid: {total} episodes of {chosen.env.id} by {', '.join(chosen.agents)}")
+    )
+    return 0
+
+
+# -- inside -----------------------------------------------------------------------------------------------------------
+
+
+def _make(env: str, overrides: list[str] | None) -> Environment:
+    options: dict[str, Any] = {}
+    for override in overrides or []:
+        apply_override(options, override)
+    return make(env, options)
+
+
+def _seat(env: Environment, agent: str) -> dict[str, Any]:
+    seat = env.seat(agent)
+    return {
+        "observation_space": describe_space(seat.observation_space),
+        "action_space": None if seat.action_space is None else describe_space(seat.action_space),
+        "tools": [_plain(tool) for tool in seat.tools],
+        "instructions": seat.instructions,
+    }
+
+
+def _options(model: type[pydantic.BaseModel]) -> dict[str, Any]:
+    return model.model_json_schema()
+
+
+def _option_table(owner: str, model: type[pydantic.BaseModel]) -> None:
+    if not model.model_fields:
+        return
+    table = Table("option", "default", "meaning", title=f"Options of {owner}", title_justify="left")
+    for name, field in model.model_fields.items():
+        default = "required" if field.is_required() else str(field.get_default(call_default_factory=True))
+        table.add_row(Text(name), Text(default), Text(field.description or ""))
+    make_console().print(table)
+
+
+def _needs(extra: str | None) -> str:
+    if extra is None:
+        return "–"
+    return f"extra {extra}" if extra_works(extra) else f"extra {extra} (missing)"
+
+
+def _list(columns: tuple[str, ...], rows: Iterable[tuple[str, ...]], data: Any) -> None:
+    if data is not None:
+        _write(data)
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    make_console().print(table)
+
+
+def _warn(broken: Mapping[str, str]) -> None:
+    for module, why in broken.items():
+        sys.stderr.write(f"arena: {module} cannot be imported: {why}\n")
+
+
+def _plain(message: Any) -> Any:
+    return json.loads(encode_json(message))
+
+
+def _plain_fields(spec: Any) -> list[tuple[str, str]]:
+    return [(name, str(getattr(spec, name))) for name in spec.__struct_fields__ if name not in ("id", "summary")]
+
+
+def _write(data: Any) -> None:
+    sys.stdout.write(encode_json(data).decode() + "\n")

@@ -1,0 +1,259 @@
+"""``arena run``: play a scenario, with a live display, and write what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+import yaml
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from arena.cli.output import make_console
+from arena.cli.show import transcript
+from arena.errors import ConfigError, UsageError
+from arena.intervals import wilson_interval
+from arena.registry import agents
+from arena.runner import PlannedEpisode, Progress, plan
+from arena.runner import run as run_episodes
+from arena.scenario import LineUp, Scenario, load_scenario
+from arena.summary import Row, Summary, summarise, versions
+from arena.trace import EndRecord, Episode, append_episode, read_episodes
+from arena.types import encode_json
+
+__all__ = ["add_to"]
+
+SCENARIO_FILE, SUMMARY_FILE, TRACE_FILE = "scenario.yaml", "summary.json", "traces.jsonl"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command to the application."""
+    app.command("run")(run)
+
+
+def run(
+    scenario: Annotated[str, typer.Argument(help="Name of a shipped scenario, or a YAML file.")],
+    episodes: Annotated[int | None, typer.Option(min=1, help="Episodes for each line-up and seed.")] = None,
+    agent: Annotated[list[str] | None, typer.Option(help="Play this line-up or agent only; may be repeated.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Episodes in flight at once.")] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a key.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/NAME-TIME where absent.")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with the run that --out holds.")] = False,
+    show: Annotated[bool, typer.Option(help="Show the transcript of the first episode at the end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
+) -> int:
+    """Play a scenario and write DIR/summary.json, DIR/traces.jsonl and DIR/scenario.yaml."""
+    overrides = [f"{key}={value}" for key, value in (("episodes", episodes), ("concurrency", concurrency)) if value]
+    chosen = _choose(load_scenario(scenario, [*(set_ or []), *overrides]), agent or []).resolve()
+    if resume and out is None:
+        raise UsageError("--resume needs --out, the folder of the run that is to go on")
+    folder = out or Path("runs", f"{chosen.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    console = make_console(stderr=as_json)
+    work = _Work(chosen, folder, resume, console)
+    finished = work.play()
+    summary = work.summary()
+    if as_json:
+        sys.stdout.write(encode_json(summary).decode() + "\n")
+    else:
+        console.print(_table(chosen, [summary, *summary.comparisons]))
+        _notes(console, summary, folder)
+        if show and (first := next(read_episodes(folder / TRACE_FILE), None)):
+            console.print(transcript(first))
+    return 0 if finished and not any(row.errors for row in [summary, *summary.comparisons]) else 1
+
+
+def _choose(scenario: Scenario, names: Iterable[str]) -> Scenario:
+    """Return the scenario with only the line-ups that are named; a name that is none is taken for an agent's id."""
+    line_ups: dict[str, LineUp] = {}
+    for name in names:
+        if name not in scenario.agents:
+            agents.get(name)
+        line_ups[name] = scenario.agents.get(name) or LineUp(id=name)
+    return scenario.model_copy(update={"agents": line_ups}) if line_ups else scenario
+
+
+class _Work:
+    """A run on disk: what is planned, what is done, and the folder that holds it.
+
+    Nothing is written before everything that can be checked has been checked.
+    """
+
+    def __init__(self, scenario: Scenario, folder: Path, resume: bool, console: Console) -> None:
+        self.scenario, self.folder, self._console = scenario, folder, console
+        self.planned = plan(scenario)
+        self.progress = Progress(total=len(self.planned), ends={name: {} for name in scenario.agents})
+        self.began = time.monotonic()
+        self.earlier_s = 0.0
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            if not resume:
+                raise UsageError(f"{folder} is not empty; use another --out, or --resume to go on with that run")
+            self._load()
+        elif resume:
+            raise UsageError(f"there is no run in {folder} to resume")
+
+    def play(self) -> bool:
+        """Play what is left and write it; return whether everything has been played."""
+        todo = [episode for episode in self.planned if episode.id not in self.progress.ends[episode.line_up]]
+        task = run_episodes(
+            self.scenario,
+            todo,
+            self._record,
+            progress=self.progress,
+            versions=versions(self.scenario.make_env().spec.extra),
+        )
+        try:
+            with _display(self._console, self.scenario, self.progress):
+                asyncio.run(_until_stopped(task))
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            if not self.folder.is_dir():
+                raise KeyboardInterrupt from None
+            self._console.print("[yellow]Interrupted.[/] Finished episodes are kept; go on with --resume.")
+            return False
+        finally:
+            if self.folder.is_dir():
+                (self.folder / SUMMARY_FILE).write_bytes(
+                    msgspec.json.format(encode_json(self.summary()), indent=2) + b"\n"
+                )
+        return True
+
+    def summary(self) -> Summary:
+        """Return the summary of what is done."""
+        wall_s = self.earlier_s + time.monotonic() - self.began
+        return summarise(self.scenario, self.planned, self.progress.ends, wall_s=wall_s)
+
+    def _record(self, planned: PlannedEpisode, episode: Episode) -> None:
+        if not self.folder.is_dir():
+            self.folder.mkdir(parents=True)
+        config = self.folder / SCENARIO_FILE
+        if not config.exists():
+            config.write_text(_yaml(self.scenario), encoding="utf-8")
+        append_episode(self.folder / TRACE_FILE, episode)
+        done = self.progress.done + 1
+        if not self._console.is_terminal and done * 10 // self.progress.total > (done - 1) * 10 // self.progress.total:
+            self._console.print(f"{done} of {self.progress.total} episodes, {self.progress.steps} steps")
+
+    def _load(self) -> None:
+        """Take over the finished episodes of the run in the folder, which must be of the same scenario."""
+        config = self.folder / SCENARIO_FILE
+        try:
+            recorded = yaml.safe_load(config.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"{self.folder} holds no run that could go on: {error}") from error
+        wanted = json.loads(self.scenario.model_dump_json())
+        changed = [key for key in wanted if wanted[key] != recorded.get(key) and key not in ("concurrency", "retries")]
+        if changed:
+            raise UsageError(f"the run in {self.folder} has other {', '.join(changed)}; use another --out for this one")
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            self.earlier_s = float(json.loads((self.folder / SUMMARY_FILE).read_bytes())["wall_s"])
+        if (self.folder / TRACE_FILE).exists():
+            for episode in read_episodes(self.folder / TRACE_FILE):
+                if episode.end is not None:
+                    line_up = episode.record.episode.partition("/")[0]
+                    self.progress.ends[line_up][episode.record.episode] = episode.end
+
+
+async def _until_stopped(work: object) -> None:
+    """Await the run; SIGTERM ends it the way Ctrl-C does."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        await task
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+
+
+def _yaml(scenario: Scenario) -> str:
+    return yaml.safe_dump(json.loads(scenario.model_dump_json()), sort_keys=False, allow_unicode=True)
+
+
+# -- the display ------------------------------------------------------------------------------------------------------
+
+
+def _display(console: Console, scenario: Scenario, progress: Progress) -> Live:
+    return Live(
+        get_renderable=lambda: _state(scenario, progress), console=console, refresh_per_second=4, transient=True
+    )
+
+
+def _state(scenario: Scenario, progress: Progress) -> Group:
+    """Return what the display shows: a bar, counts, and each line-up's success so far."""
+    if progress.began is None:
+        line = f"preparing tasks: {progress.prepared} of {progress.to_prepare}"
+        return Group(Text(f"{scenario.name}: {line}"), ProgressBar(max(1, progress.to_prepare), progress.prepared))
+    elapsed = max(1e-9, time.monotonic() - progress.began)
+    left = elapsed / progress.done * (progress.total - progress.done) if progress.done else None
+    lines = [
+        f"{scenario.name}: {progress.done} of {progress.total} episodes, {progress.playing} in play, "
+        f"{progress.steps / elapsed:,.0f} steps/s, {'' if left is None else f'{left:,.0f} s left'}",
+        *(f"  {name}: {_so_far(ends)}" for name, ends in progress.ends.items()),
+    ]
+    return Group(ProgressBar(progress.total, progress.done), Text("\n".join(lines)))
+
+
+def _so_far(ends: dict[str, EndRecord]) -> str:
+    verdicts = [end.score.success for end in ends.values() if end.score is not None and end.score.success is not None]
+    failed = sum(1 for end in ends.values() if end.score is None)
+    errors = f", {failed} failed" if failed else ""
+    interval = wilson_interval(sum(verdicts), len(verdicts))
+    if interval is None:
+        return f"{len(ends)} done{errors}"
+    return f"success {sum(verdicts) / len(verdicts):.0%} [{interval[0]:.0%}, {interval[1]:.0%}] of {len(ends)}{errors}"
+
+
+def _table(scenario: Scenario, rows: list[Row]) -> Table:
+    table = Table(title=f"{scenario.name} · {scenario.env.id}", title_justify="left")
+    table.add_column("agent")
+    for name in ("episodes", "errors", "score [95%]", "success [95%]", "return", "steps", *scenario.metrics, "endings"):
+        table.add_column(name, justify="left" if name == "endings" else "right")
+    for row in rows:
+        table.add_row(
+            row.agent,
+            f"{row.completed} of {row.episodes}",
+            str(row.errors),
+            _with_interval(row.score_mean, row.score_ci95),
+            _with_interval(row.success_rate, row.success_ci95),
+            "–" if row.return_mean is None else f"{row.return_mean:.3g}",
+            "–" if row.steps_mean is None else f"{row.steps_mean:.1f}",
+            *(_metric(row, name) for name in scenario.metrics),
+            ", ".join(f"{name} {count}" for name, count in row.endings.items()) or "–",
+        )
+    return table
+
+
+def _metric(row: Row, name: str) -> str:
+    if name in row.metrics:
+        return _with_interval(row.metrics[name].mean, row.metrics[name].ci95)
+    totals = {"refused": row.refused, "tokens": row.usage.input_tokens + row.usage.output_tokens}
+    return f"{totals[name]:,}" if name in totals else f"{row.usage.cost_usd:.4f}" if name == "cost_usd" else "–"
+
+
+def _with_interval(mean: float | None, interval: tuple[float, float] | None) -> str:
+    if mean is None:
+        return "–"
+    return f"{mean:.3f}" if interval is None else f"{mean:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+
+
+def _notes(console: Console, summary: Summary, folder: Path) -> None:
+    for other in summary.comparisons:
+        if other.score_difference is not None:
+            difference = _with_interval(other.score_difference, other.score_difference_ci95)
+            console.print(f"{summary.agent} − {other.agent}: {difference} in score, on {other.pairs} paired episodes")
+    for row in [summary, *summary.comparisons]:
+        for code, message in row.error_codes.items():
+            console.print(Text(f"{row.agent}: {code}: {message}", style="red"))
+    if folder.is_dir():
+        console.print(f"{summary.wall_s:.1f} s; results in {folder}", soft_wrap=True)

@@ -1,0 +1,9 @@
+"""The contracts as runnable suites: call `check_env` and `check_agent` on your own classes.
+
+`arena.testing.golden` records and checks golden traces.
+"""
+
+from arena.testing.agent_contract import check_agent
+from arena.testing.env_contract import ContractError, Outcome, Report, check_env
+
+__all__ = ["ContractError", "Outcome", "Report", "check_agent", "check_env"]
