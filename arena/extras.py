@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from importlib import metadata
 from types import ModuleType
 
@@ -32,6 +33,7 @@ def import_extra(module: str, *, extra: str) -> ModuleType:
         ) from error
 
 
+@cache
 def installed_version(distribution: str) -> str | None:
     """Return the installed version of a distribution, or None."""
     try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
@@ -193,10 +194,13 @@ def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel], *,
 def _fields_at(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:
     """Return the field names of the model found by walking `path`; an empty list where that leads nowhere."""
     here: Any = model
-    for part in path:
-        if not (isinstance(here, type) and issubclass(here, pydantic.BaseModel)):
-            return []
-        field = here.model_fields.get(part)
-        candidates = [] if field is None else [field.annotation, *getattr(field.annotation, "__args__", ())]
+    parts = iter(path)
+    for part in parts:
+        annotation = here.model_fields[part].annotation if part in here.model_fields else None
+        if typing.get_origin(annotation) is dict:
+            next(parts, None)  # a key of the user's own
+        candidates = [annotation, *typing.get_args(annotation)]
         here = next((c for c in candidates if isinstance(c, type) and issubclass(c, pydantic.BaseModel)), None)
-    return [] if here is None else list(here.model_fields)
+        if here is None:
+            return []
+    return list(here.model_fields)

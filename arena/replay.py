@@ -6,6 +6,7 @@ versions may differ; task, seed, actions, answers, limits and the score may not.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ import msgspec
 from arena.errors import ArenaError, InvalidActionError, UnsupportedError
 from arena.registry import environments, make
 from arena.session import Session
-from arena.trace import EndRecord, Episode, StepRecord
+from arena.trace import EndRecord, Episode, StepRecord, first_digest, next_digest
 from arena.types import encode_json
 
 __all__ = ["Difference", "replay"]
@@ -30,6 +31,7 @@ class Difference:
         field: What differs, as a dotted path.
         recorded: What the trace says.
         replayed: What happened now.
+        edited: The line does not fit its own digest: it, or the episode's first line, was changed after recording.
     """
 
     line: int
@@ -37,11 +39,13 @@ class Difference:
     field: str
     recorded: Any
     replayed: Any
+    edited: bool = False
 
     def __str__(self) -> str:
         where = "the end" if self.step is None else f"step {self.step}"
         recorded, replayed = _window(repr(self.recorded), repr(self.replayed))
-        return f"line {self.line}, {where}, {self.field}: recorded {recorded}, replayed {replayed}"
+        edited = " (the line, or the episode's first line, was edited after it was recorded)" if self.edited else ""
+        return f"line {self.line}, {where}, {self.field}: recorded {recorded}, replayed {replayed}{edited}"
 
 
 def replay(episode: Episode) -> Difference | None:
@@ -62,16 +66,13 @@ def replay(episode: Episode) -> Difference | None:
 
 
 def _replay(session: Session, episode: Episode) -> Difference | None:
+    record = episode.record
+    digest = first_digest(record.env, record.options, record.task, record.seed)
     for index, recorded in enumerate(episode.steps):
-        line = episode.line + 1 + index
-        try:
-            difference = _compare(recorded, session.apply(recorded), line, index)
-        except InvalidActionError as error:
-            return Difference(line, index, "actions", recorded.actions, str(error))
-        except ArenaError as error:
-            return Difference(line, index, "answer", recorded.time_step, str(error))
+        digest = next_digest(digest, recorded.index, recorded.actions, recorded.time_step)
+        difference = _replay_step(session, recorded, episode.line + 1 + index)
         if difference is not None:
-            return difference
+            return dataclasses.replace(difference, edited=digest.hex() != recorded.digest)
     end = episode.end
     line = episode.line + 1 + len(episode.steps)
     if end is None:
@@ -83,15 +84,22 @@ def _replay(session: Session, episode: Episode) -> Difference | None:
     return _compare_ends(end, session.end(), line)
 
 
-def _compare(recorded: StepRecord, replayed: StepRecord, line: int, index: int) -> Difference | None:
+def _replay_step(session: Session, recorded: StepRecord, line: int) -> Difference | None:
+    try:
+        return _compare(recorded, session.apply(recorded), line)
+    except InvalidActionError as error:
+        return Difference(line, recorded.index, "actions", recorded.actions, str(error))
+    except ArenaError as error:
+        return Difference(line, recorded.index, "time_step", recorded.time_step, str(error))
+
+
+def _compare(recorded: StepRecord, replayed: StepRecord, line: int) -> Difference | None:
     if recorded.digest == replayed.digest and recorded.time_step == replayed.time_step:
         return None
     for field in ("time_step", "actions", "limit", "digest"):
         found = _first_difference(field, _plain(getattr(recorded, field)), _plain(getattr(replayed, field)))
         if found is not None:
-            if field == "digest":
-                return Difference(line, index, "digest (task, seed, options or actions were changed)", *found[1:])
-            return Difference(line, index, *found)
+            return Difference(line, recorded.index, *found)
     return None
 
 

@@ -10,7 +10,6 @@ it.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NoReturn
@@ -30,7 +29,7 @@ from arena.errors import (
     UsageError,
 )
 from arena.legality import check_action
-from arena.trace import EndRecord, StepRecord
+from arena.trace import EndRecord, StepRecord, first_digest, next_digest
 from arena.types import (
     Action,
     AgentID,
@@ -43,7 +42,6 @@ from arena.types import (
     TimeStep,
     Usage,
     as_action,
-    encode_msgpack,
 )
 
 __all__ = ["Session"]
@@ -110,8 +108,8 @@ class Session:
         answer = self._call(lambda: self.env.reset(self.task, self.seed), expected=UsageError)
         env_s = self._clock() - began
         self._seats = {agent: self.env.seat(agent) for agent in self.env.possible_agents}
-        header = (self.env.spec.id, self.env.options.model_dump(mode="json"), self.task, self.seed)
-        self._digest = hashlib.blake2b(encode_msgpack(header), digest_size=16).digest()
+        options = self.env.options.model_dump(mode="json")
+        self._digest = first_digest(self.env.spec.id, options, self.task, self.seed)
         self.status = "running"
         return self._append({}, answer, env_s=env_s, limit=None)
 
@@ -342,10 +340,9 @@ class Session:
         if limit is not None:
             answer = _truncated(answer, f"{limit.kind}_limit")
         try:
-            encoded = encode_msgpack((index, actions, answer))
+            self._digest = next_digest(self._digest, index, actions, answer)
         except (TypeError, ValueError, OverflowError) as error:  # UnicodeEncodeError and UsageError are ValueErrors
             self._broken(f"an answer that cannot be sent: {error}")
-        self._digest = hashlib.blake2b(self._digest + encoded, digest_size=16).digest()
         record = StepRecord(
             index=index,
             time_step=answer,

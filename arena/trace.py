@@ -7,6 +7,7 @@ killed run leaves whole episodes and at most one torn tail, which `read_episodes
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,19 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from arena.errors import ConfigError, ErrorRecord, UsageError
-from arena.types import Action, AgentID, Limit, Limits, Score, Task, TimeStep, Usage, decode_json, encode_json
+from arena.types import (
+    Action,
+    AgentID,
+    Limit,
+    Limits,
+    Score,
+    Task,
+    TimeStep,
+    Usage,
+    decode_json,
+    encode_json,
+    encode_msgpack,
+)
 
 __all__ = [
     "TRACE_VERSION",
@@ -28,6 +41,8 @@ __all__ = [
     "Record",
     "StepRecord",
     "append_episode",
+    "first_digest",
+    "next_digest",
     "read_episodes",
 ]
 
@@ -134,6 +149,20 @@ class EndRecord(_Record, frozen=True, tag="end"):
     agent_s: float = 0.0
     usage: Usage = Usage()
     digest: str = ""
+
+
+def first_digest(env: str, options: dict[str, Any], task: Task, seed: int) -> bytes:
+    """Return the start of an episode's digest chain: what it is played on."""
+    return hashlib.blake2b(encode_msgpack((env, options, task, seed)), digest_size=16).digest()
+
+
+def next_digest(digest: bytes, index: int, actions: dict[AgentID, Action], time_step: TimeStep) -> bytes:
+    """Return the digest of a step: of the one before, the actions and the answer.
+
+    Raises:
+        UsageError, TypeError, ValueError, OverflowError: Something in the answer cannot be sent.
+    """
+    return hashlib.blake2b(digest + encode_msgpack((index, actions, time_step)), digest_size=16).digest()
 
 
 Record: TypeAlias = EpisodeRecord | StepRecord | EndRecord

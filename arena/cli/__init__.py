@@ -9,13 +9,15 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-import click
 import typer
 
 from arena.cli import doctor, inspect, play, run
 from arena.errors import ArenaError, PrerequisiteError, UsageError
 
 __all__ = ["app", "main"]
+
+_BadCommandLine: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+"""Click's base error, wherever the installed typer keeps it: some versions bring their own copy of click."""
 
 app = typer.Typer(
     name="arena",
@@ -39,16 +41,18 @@ def main() -> NoReturn:
 def _main() -> int:
     try:
         code = app(standalone_mode=False)
-    except click.ClickException as error:
-        return _say(error.format_message(), 2)
-    except (click.Abort, KeyboardInterrupt):
+    except _BadCommandLine as error:
+        return _say(error.format_message(), 2)  # type: ignore[attr-defined]
+    except (typer.Abort, KeyboardInterrupt):
         return _say("interrupted", 1)
     except (UsageError, PrerequisiteError) as error:
         return _say(str(error), 2)
     except ArenaError as error:
         return _say(str(error), 1)
-    except BrokenPipeError:  # the reader of a pipe has seen enough
-        sys.stderr.close()
+    except OSError as error:  # a full disk, a folder that vanished
+        if not isinstance(error, BrokenPipeError):
+            return _say(f"{error.strerror or error}: {error.filename or 'output'}", 1)
+        sys.stderr.close()  # the reader of a pipe has seen enough
         return 0
     return code if isinstance(code, int) else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 import time
@@ -103,6 +104,7 @@ class _Work:
             self._load()
         elif resume:
             raise UsageError(f"there is no run in {folder} to resume")
+        _require_writable(folder)
 
     def play(self) -> bool:
         """Play what is left and write it; return whether everything has been played."""
@@ -163,6 +165,13 @@ class _Work:
                 if episode.end is not None:
                     line_up = episode.record.episode.partition("/")[0]
                     self.progress.ends[line_up][episode.record.episode] = episode.end
+
+
+def _require_writable(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written, before anything is played."""
+    nearest = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write results to {folder}: {nearest} is not a folder that you may write to")
 
 
 async def _until_stopped(work: object) -> None:

@@ -63,6 +63,7 @@ class Play:
         asked: How often the expert was asked.
         refusals: Why actions were refused.
         changed: Seats whose agent changed the step that it was given.
+        told: Index of the latest step that the seats which do not act were told.
     """
 
     decisions: list[Action | Decision] = field(default_factory=list)
@@ -70,6 +71,7 @@ class Play:
     asked: int = 0
     refusals: list[str] = field(default_factory=list)
     changed: list[AgentID] = field(default_factory=list)
+    told: int = 0
 
     def note(self, decision: Action | Decision) -> Action:
         """Take note of a decision and return its action."""
@@ -179,8 +181,9 @@ class Probe:
         """Ask every acting agent, tell every other one, and take the step."""
         index, now = len(session.journal), session.journal[-1].time_step
         for agent, step in now.seats.items():
-            if agent not in now.acting:
+            if agent not in now.acting and play.told < index:
                 agents[agent].observe(step)
+        play.told = index
         actions = {agent: self.ask(agents[agent], agent, now.seats[agent], play) for agent in now.acting}
         try:
             session.step(index, actions)

@@ -93,9 +93,7 @@ class GameOptions(Options):
                 raise ValueError(f"settings of {field} are given, but the game is {self.game} and not tw-{field}")
         level = self.coin_collector.level
         if 150 < level <= 200:
-            raise ValueError(
-                f"coin_collector.level is {level}; allowed are 1 to 150 and 201 to 233"
-            )
+            raise ValueError(f"coin_collector.level is {level}; allowed are 1 to 150 and 201 to 233")
         if self.treasure_hunter.level > 30:
             raise ValueError(f"treasure_hunter.level is {self.treasure_hunter.level}; allowed are 1 to 30")
         return self

@@ -102,8 +102,9 @@ class TextWorldTasks(Taskset):
         expected = self.task(0).id.rpartition("_")[0]
         seed = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else -1
         if family != expected or seed not in self.seeds:
+            hint = did_you_mean(family, [expected]) if family != expected else ""
             raise UnknownIdError(
-                f"no task {task_id!r} in split {self.split!r}{did_you_mean(family, [expected])}; "
+                f"no task {task_id!r} in split {self.split!r}{hint}; "
                 f"ids are {expected}_<seed> with seeds {self.seeds[0]} to {self.seeds[-1]}"
             )
         return self.task(self.seeds.index(seed))

@@ -1,0 +1,37 @@
+# Everything that a fresh checkout needs. Only Python 3.11+, make and gcc must be there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench clean
+
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Arena needs Python 3.11 or newer; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[all,dev]'
+	@touch $(READY)
+
+demo: $(READY) ## Play real text games: an expert and a random player, a transcript, and a replay of every episode
+	$(BIN)/arena run textworld-quickstart --out runs/demo-$$(date +%Y%m%d-%H%M%S) --show
+	$(BIN)/arena replay $$(ls -td runs/demo-* | head -n 1)
+
+check: $(READY) ## Style, types and import direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict arena envs agents
+	$(BIN)/lint-imports --no-cache
+
+test: check ## Everything in `check`, then all tests
+	$(BIN)/python -m pytest
+
+bench: $(READY) ## What sessions and the runner add to an environment's own cost
+	$(BIN)/python benchmarks/session_overhead.py
+
+clean: ## Remove the virtual environment and what tools left behind
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build
