@@ -20,9 +20,15 @@ from pydantic import Field, field_validator, model_validator
 
 from arena import EnvError, Options, UsageError, cache_dir, import_extra, installed_version
 
+from ._textworld_commands import playable
+
 __all__ = ["CookingOptions", "GameSpec", "LevelOptions", "SimpleOptions", "game_file", "game_of"]
 
 GENERATION_TIMEOUT_S = 180.0
+_RECIPE = 2
+"""Changed whenever the same seed would give another game than before."""
+_ATTEMPTS, _NEXT_SEED = 10, 1_000_000
+"""How many seeds are tried for a game, and how far apart: beyond every split's range."""
 _CUSTOM = re.compile(r"w([1-9]\d?)-o([1-9]\d?)-q([1-9]\d?)(?:-b([1-9]))?")
 _MOST = {"rooms": 20, "objects": 60, "quest length": 30, "quest breadth": 5}
 CHALLENGES = ("tw-simple", "tw-coin_collector", "tw-treasure_hunter", "tw-cooking")
@@ -155,7 +161,7 @@ def game_file(game: GameSpec, split: str) -> Path:
     version = installed_version("textworld")
     if version is None:
         import_extra("textworld", extra="text")
-    folder = cache_dir("textworld", f"{version}-1", split) / game.id
+    folder = cache_dir("textworld", f"{version}-{_RECIPE}", split) / game.id
     if not folder.is_dir():
         with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as scratch:
             made = Path(scratch, "game")
@@ -192,14 +198,40 @@ def _generate(game: GameSpec, folder: Path) -> None:
 
 
 def _make(game: GameSpec) -> None:
-    """Generate a game into the working directory, byte for byte the same on every day and in every process."""
+    """Generate a game that can be won into the working directory; always the same one, byte for byte."""
+    for attempt in range(_ATTEMPTS):
+        _generate_once(game, game.seed + attempt * _NEXT_SEED)
+        if _walkthrough_wins():
+            break
+    else:
+        raise ValueError(f"none of {_ATTEMPTS} games can be won by its own walkthrough")
+    for left_over in Path().iterdir():
+        if left_over.name not in ("game.z8", "game.json"):
+            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
+
+
+def _walkthrough_wins() -> bool:
+    """Return whether the game's walkthrough wins it, typed as an agent would."""
+    import textworld
+
+    env = textworld.start("game.z8", textworld.EnvInfos(won=True, extras=["walkthrough"]))
+    try:
+        state = env.reset()
+        for command in state["extra.walkthrough"]:
+            state, _, _ = env.step(playable(command) or "wait")
+        return bool(state["won"])
+    finally:
+        env.close()
+
+
+def _generate_once(game: GameSpec, seed: int) -> None:
     import_extra("textworld", extra="text")
     from textworld import GameOptions as Generator
     from textworld.challenges import CHALLENGES as MAKERS
     from textworld.generator import compile_game, make_game
 
     options = Generator()
-    options.seeds = game.seed
+    options.seeds = seed
     options.path = "./game.z8"
     options.force_recompile = True
     if game.challenge == "custom":
@@ -212,9 +244,6 @@ def _make(game: GameSpec) -> None:
     story = bytearray(Path("game.z8").read_bytes())
     story[0x12:0x18] = b"000000"  # the header's serial number is the local date
     Path("game.z8").write_bytes(story)
-    for left_over in Path().iterdir():
-        if left_over.name not in ("game.z8", "game.json"):
-            shutil.rmtree(left_over) if left_over.is_dir() else left_over.unlink()
 
 
 def main() -> None:
