@@ -87,6 +87,7 @@ class Agent(abc.ABC):
 
         Raises:
             UsageError: The agent cannot play this seat; the message says why.
+            PrerequisiteError: Something that it needs is missing.
         """
         self.seat = seat
 
@@ -95,7 +96,8 @@ class Agent(abc.ABC):
         """Return the action for this step; an agent that waits for something makes this a coroutine.
 
         Raises:
-            AgentError, ModelError: It cannot; recorded on the episode, never counted as a score.
+            AgentError, ModelError: It cannot; recorded on the episode, never counted as a score. `details["usage"]`,
+                a `Usage` as plain data, says what it had spent on this decision.
         """
 
     def observe(self, step: SeatStep) -> None:  # noqa: B027 - optional: most agents only act

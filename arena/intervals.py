@@ -40,7 +40,7 @@ def mean_interval(
 
     Values that are all 0 or 1, each in a cluster of its own, get Wilson's interval. Others get Student's t; where a
     cluster (a task, say) holds several values, the standard error is that of the clusters' totals, because episodes of
-    one task are not independent.
+    one task are not independent. If all are 0 or all are 1, the clusters count as trials for Wilson's interval.
 
     Args:
         values: The numbers, shape (N,).
@@ -64,5 +64,7 @@ def mean_interval(
     totals = [math.fsum(group) - len(group) * mean for group in groups.values()]
     g = len(groups)
     error = math.sqrt(math.fsum(total * total for total in totals) * g / (g - 1)) / n
+    if error == 0 and mean in (0, 1):
+        return wilson_interval(int(mean) * g, g, level=level)
     half = float(stdtrit(g - 1, 0.5 + level / 2)) * error
     return mean - half, mean + half

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+import reprlib
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
@@ -188,7 +189,7 @@ def explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel], *,
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return f"{where} is missing"
-    return f"{where or 'value'}: {message[:1].lower()}{message[1:]}, got {first['input']!r}"
+    return f"{where or 'value'}: {message[:1].lower()}{message[1:]}, got {reprlib.repr(first['input'])}"
 
 
 def _fields_at(model: type[pydantic.BaseModel], path: list[str]) -> list[str]:

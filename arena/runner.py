@@ -12,10 +12,12 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
+
+import msgspec
 
 from arena.agent import Agent, Seat
 from arena.errors import (
@@ -65,7 +67,7 @@ class Progress:
     Attributes:
         total: Episodes planned.
         ends: The last record of every finished episode by line-up and episode id.
-        to_prepare: Tasks to prepare before the first episode.
+        to_prepare: Tasks to prepare, each before its first episode.
         prepared: Tasks prepared.
         steps: Environment steps of this process.
         playing: Episodes in flight.
@@ -119,15 +121,17 @@ async def run(
     """
     todo = list(planned)
     await _check_agents(scenario)
-    await _prepare(scenario, todo, progress)
+    preparations = _Preparations(scenario, todo, progress)
     progress.began = time.monotonic()
     queue = iter(todo)
     exclusive = any(agents.get(ref.id).spec.exclusive for refs in _line_ups(scenario).values() for ref in refs.values())
     width = 1 if exclusive else min(scenario.concurrency, max(1, len(todo)))
     try:
         async with asyncio.TaskGroup() as group:
+            for _ in range(min(_cpus(), progress.to_prepare)):
+                group.create_task(preparations.work())
             for _ in range(width):
-                group.create_task(_worker(scenario, queue, record, progress, versions or {}))
+                group.create_task(_worker(scenario, queue, preparations, record, progress, versions or {}))
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
 
@@ -135,11 +139,13 @@ async def run(
 async def _worker(
     scenario: Scenario,
     queue: Iterator[PlannedEpisode],
+    preparations: _Preparations,
     record: Callable[[PlannedEpisode, Episode], None],
     progress: Progress,
     versions: dict[str, str],
 ) -> None:
     for planned in queue:
+        await preparations.wait_for(planned.task)
         for attempt in itertools.count(1):
             progress.playing += 1
             try:
@@ -152,6 +158,7 @@ async def _worker(
                 break
         record(planned, episode)
         progress.ends.setdefault(planned.line_up, {})[planned.id] = end
+        await asyncio.sleep(0)  # signals and other episodes get their turn
 
 
 async def _play_planned(
@@ -204,6 +211,8 @@ async def play_episode(
     try:
         await _play(session, seated, on_step)
     except BoundaryError as error:
+        if "usage" in error.details:  # what an agent spent before it failed
+            session.spend(msgspec.convert(error.details["usage"], Usage))
         session.fail(error)
     except UsageError as error:  # what the environment or the session refused: no other episode suffers
         session.fail(EnvError(f"{session.env.spec.id}: {error}"))
@@ -300,9 +309,12 @@ async def _decide(
         began = clock()
         try:
             answer = seated[seat].act(steps[seat])
-        except (BoundaryError, PrerequisiteError):
-            raise
         except Exception as error:  # the boundary, as above
+            for _, other, _ in waiting:
+                if isinstance(other, Coroutine):
+                    other.close()
+            if isinstance(error, BoundaryError | PrerequisiteError):
+                raise
             raise _agent_failed(seated[seat], error) from error
         if isinstance(answer, Awaitable):
             waiting.append((seat, answer, began))
@@ -372,30 +384,36 @@ async def _check_agents(scenario: Scenario) -> None:
             await agent.close()
 
 
-async def _prepare(scenario: Scenario, planned: list[PlannedEpisode], progress: Progress) -> None:
-    """Prepare every task once, a few at a time in threads; a task that cannot be prepared fails its own episodes."""
-    tasks = list({(episode.task.split, episode.task.id): episode.task for episode in planned}.values())
-    progress.to_prepare = len(tasks)
-    queue = iter(tasks)
+class _Preparations:
+    """Prepares each task once, a few at a time in threads, in the order in which episodes will need them.
 
-    async def worker() -> None:
-        env = scenario.make_env()
-        for task in queue:
+    A task that cannot be prepared fails its own episodes: they will meet the same failure and record it.
+    """
+
+    def __init__(self, scenario: Scenario, planned: list[PlannedEpisode], progress: Progress) -> None:
+        self._scenario, self._progress = scenario, progress
+        self._tasks = {(episode.task.split, episode.task.id): episode.task for episode in planned}
+        self._ready = {key: asyncio.Event() for key in self._tasks}
+        self._queue = iter(self._tasks.items())
+        progress.to_prepare = len(self._tasks)
+
+    async def wait_for(self, task: Task) -> None:
+        """Return once the task has been prepared."""
+        await self._ready[task.split, task.id].wait()
+
+    async def work(self) -> None:
+        """Prepare tasks until none is left; several of these run at once."""
+        env = self._scenario.make_env()
+        for key, task in self._queue:
             try:
                 await asyncio.to_thread(env.prepare, task)
             except PrerequisiteError:
                 raise
-            except Exception as error:  # the episode will meet the same failure, and records it
+            except Exception as error:  # the boundary: the episode will meet the same failure
                 _log.info("task %s cannot be prepared: %s", task.id, error)
-            progress.prepared += 1
+            self._progress.prepared += 1
+            self._ready[key].set()
         env.close()
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(len(tasks), _cpus())):
-                group.create_task(worker())
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
 
 
 def _cpus() -> int:

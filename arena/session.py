@@ -23,6 +23,7 @@ from arena.errors import (
     GraderError,
     InvalidActionError,
     OutOfOrderError,
+    PrerequisiteError,
     ReplayError,
     ResetNeededError,
     UnsupportedError,
@@ -98,6 +99,7 @@ class Session:
 
         Raises:
             UsageError: The environment does not know the task.
+            PrerequisiteError: The environment needs something that is not there.
             EnvError: The environment failed.
         """
         if self.journal:
@@ -277,7 +279,7 @@ class Session:
         """Call the environment; an expected error passes, any other becomes an `EnvError` and fails the session."""
         try:
             return call()
-        except expected:
+        except (expected, PrerequisiteError):
             raise
         except BoundaryError as error:
             self.fail(error)
@@ -420,7 +422,7 @@ class Session:
             except Exception as failure:  # the boundary: a grader's failure is never a score
                 error = GraderError(f"{self.env.spec.id}: {type(failure).__name__}: {failure}")
         elif error is None:
-            error = EnvError("the session was closed before the episode was over")
+            error = EnvError("the session was closed before the episode was scored")
         endings: dict[AgentID, str] = {}
         returns: dict[AgentID, float] = {}
         for record in self.journal:

@@ -41,6 +41,7 @@ __all__ = [
     "Record",
     "StepRecord",
     "append_episode",
+    "cut_torn_episode",
     "first_digest",
     "next_digest",
     "read_episodes",
@@ -177,12 +178,14 @@ class Episode:
         steps: Its steps, index 0 first.
         end: Its last line; None where the file is torn.
         line: Number of the first line in the file, from 1; step `i` stands on line ``line + 1 + i``.
+        stop: Bytes from the start of the file to the end of its last line; 0 for one that was not read.
     """
 
     record: EpisodeRecord
     steps: list[StepRecord] = field(default_factory=list)
     end: EndRecord | None = None
     line: int = 1
+    stop: int = 0
 
     def lines(self) -> bytes:
         """Return the episode as JSON lines."""
@@ -198,8 +201,21 @@ def append_episode(path: Path, episode: Episode) -> None:
     with path.open("ab+") as file:
         _cut_torn_line(file)
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+
+
+def cut_torn_episode(path: Path) -> None:
+    """Truncate a trace file after its last whole episode, so that the next one follows it.
+
+    Raises:
+        ConfigError: As `read_episodes`.
+    """
+    with path.open("rb+") as file:
+        _cut_torn_line(file)
+    if path.stat().st_size == 0:
+        return
+    whole = max((episode.stop for episode in read_episodes(path) if episode.end is not None), default=0)
+    if whole < path.stat().st_size:
+        os.truncate(path, whole)
 
 
 def _cut_torn_line(file: Any) -> None:
@@ -233,9 +249,10 @@ def read_episodes(path: Path) -> Iterator[Episode]:
 
 def _episodes(path: Path, lines: Iterator[bytes]) -> Iterator[Episode]:
     episode: Episode | None = None
-    number = 0
+    number = offset = 0
     for number, line in enumerate(lines, 1):
-        if not line.endswith(b"\n") and episode is not None:
+        offset += len(line)
+        if not line.endswith(b"\n") and number > 1:
             break  # the write was cut off in this line
         record = _decode(path, number, line)
         if isinstance(record, EpisodeRecord):
@@ -251,7 +268,7 @@ def _episodes(path: Path, lines: Iterator[bytes]) -> Iterator[Episode]:
                 )
             episode.steps.append(record)
         else:
-            episode.end = record
+            episode.end, episode.stop = record, offset
             yield episode
             episode = None
     if episode is not None:

@@ -32,7 +32,7 @@ from arena.runner import PlannedEpisode, Progress, plan
 from arena.runner import run as run_episodes
 from arena.scenario import LineUp, Scenario, load_scenario
 from arena.summary import Row, Summary, summarise, versions
-from arena.trace import EndRecord, Episode, append_episode, read_episodes
+from arena.trace import EndRecord, Episode, append_episode, cut_torn_episode, read_episodes
 from arena.types import encode_json
 
 __all__ = ["add_to"]
@@ -160,11 +160,15 @@ class _Work:
             raise UsageError(f"the run in {self.folder} has other {', '.join(changed)}; use another --out for this one")
         with suppress(OSError, ValueError, TypeError, KeyError):
             self.earlier_s = float(json.loads((self.folder / SUMMARY_FILE).read_bytes())["wall_s"])
-        if (self.folder / TRACE_FILE).exists():
-            for episode in read_episodes(self.folder / TRACE_FILE):
-                if episode.end is not None:
-                    line_up = episode.record.episode.partition("/")[0]
-                    self.progress.ends[line_up][episode.record.episode] = episode.end
+        traces = self.folder / TRACE_FILE
+        if traces.exists():
+            cut_torn_episode(traces)
+            if traces.stat().st_size == 0:
+                return
+            for episode in read_episodes(traces):
+                assert episode.end is not None
+                line_up = episode.record.episode.partition("/")[0]
+                self.progress.ends[line_up][episode.record.episode] = episode.end
 
 
 def _require_writable(folder: Path) -> None:
@@ -201,13 +205,14 @@ def _display(console: Console, scenario: Scenario, progress: Progress) -> Live:
 def _state(scenario: Scenario, progress: Progress) -> Group:
     """Return what the display shows: a bar, counts, and each line-up's success so far."""
     if progress.began is None:
-        line = f"preparing tasks: {progress.prepared} of {progress.to_prepare}"
-        return Group(Text(f"{scenario.name}: {line}"), ProgressBar(max(1, progress.to_prepare), progress.prepared))
+        return Group(Text(f"{scenario.name}: getting ready"))
     elapsed = max(1e-9, time.monotonic() - progress.began)
     left = elapsed / progress.done * (progress.total - progress.done) if progress.done else None
+    waiting = progress.prepared < progress.to_prepare
     lines = [
         f"{scenario.name}: {progress.done} of {progress.total} episodes, {progress.playing} in play, "
-        f"{progress.steps / elapsed:,.0f} steps/s, {'' if left is None else f'{left:,.0f} s left'}",
+        f"{progress.steps / elapsed:,.0f} steps/s, {'' if left is None else f'{left:,.0f} s left'}"
+        + (f", {progress.prepared} of {progress.to_prepare} tasks prepared" if waiting else ""),
         *(f"  {name}: {_so_far(ends)}" for name, ends in progress.ends.items()),
     ]
     return Group(ProgressBar(progress.total, progress.done), Text("\n".join(lines)))

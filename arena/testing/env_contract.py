@@ -1096,12 +1096,11 @@ def seed_is_honest(probe: Probe) -> None:
     """The seed changes episodes of the same task; when false every seed gives the same episode."""
     _need_deterministic(probe)
     seeds = [*probe.seeds, *range(1000, 1005)]
-    for task in probe.tasks:
-        played = [probe.play(task, seed, choices=0) for seed in seeds]
-        differ = len({tuple(run.encoded) for run in played}) > 1
-        if differ and not probe.spec.seeded:
+    for task in probe.tasks if probe.spec.seeded else probe.tasks[:2]:
+        played = [tuple(probe.play(task, seed, choices=0, limit=_DRAWS).encoded) for seed in seeds]
+        if len(set(played)) > 1 and not probe.spec.seeded:
             broken(f"seeded is false, and seeds {seeds} give different episodes of task {task.id!r}")
-        if differ:
+        if len(set(played)) > 1:
             return
     if probe.spec.seeded:
         broken(f"seeded is true, and seeds {seeds} all give the same episodes")

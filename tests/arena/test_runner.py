@@ -1,0 +1,263 @@
+import asyncio
+
+import pytest
+
+import arena
+from arena import (
+    Agent,
+    AgentError,
+    AgentSpec,
+    Decision,
+    EnvError,
+    Limits,
+    ModelError,
+    PrerequisiteError,
+    Session,
+    Usage,
+)
+from arena.registry import agents
+from arena.runner import Progress, plan, play_episode, run
+from arena.scenario import parse_scenario
+
+from .games import Match, Nim
+
+
+class Scripted(Agent):
+    """Plays what it is given and notes what it is told; an exception in the script is raised."""
+
+    spec = AgentSpec(id="test-scripted", summary="A script.")
+
+    def __init__(self, *script):
+        super().__init__()
+        self.script, self.seen, self.refusals = list(script), [], []
+
+    def act(self, step):
+        self.seen.append(("act", step))
+        answer = self.script.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def observe(self, step):
+        self.seen.append(("observe", step))
+
+    def refuse(self, error):
+        self.refusals.append(str(error))
+
+
+class Slow(Scripted):
+    """Waits before it answers."""
+
+    async def act(self, step):
+        await asyncio.sleep(0.02)
+        return super().act(step)
+
+
+def session_of(env, **limits):
+    return Session(env, env.taskset("test").task(0), 0, limits=Limits(**limits))
+
+
+def guess(**limits):
+    env = arena.make("text/guess-v0")
+    return Session(env, env.taskset("test").task(0), 1, limits=Limits(**limits))
+
+
+def play(session, **seated):
+    asyncio.run(play_episode(session, seated))
+    return session.end()
+
+
+@pytest.mark.parametrize("kind", [Scripted, Slow])
+def test_simultaneous_seats_act_together_and_each_sees_every_step_once(kind):
+    left, right = kind(0, 1, 1), kind(0, 0, 1)
+    end = play(session_of(Match()), left=left, right=right)
+    assert end.returns == {"left": 2.0, "right": 2.0}
+    assert [how for how, _ in left.seen] == ["act", "act", "act", "observe"]
+    assert [step.reward for _, step in right.seen] == [0.0, 1.0, 0.0, 1.0]
+
+
+def test_waiting_agents_wait_together():
+    class Barrier(Scripted):
+        async def act(self, step):
+            await self.barrier.wait()
+            return 0
+
+    async def together():
+        left, right = Barrier(), Barrier()
+        left.barrier = right.barrier = asyncio.Barrier(2)
+        session = session_of(Match())
+        await asyncio.wait_for(play_episode(session, {"left": left, "right": right}), 10)
+        return session.end()
+
+    assert asyncio.run(together()).returns == {"left": 3.0, "right": 3.0}
+
+
+def test_seats_that_take_turns_observe_the_others_moves_and_only_their_own_text():
+    first, second = Scripted(2, 2, 1), Scripted(1, 1)
+    end = play(session_of(Nim()), first=first, second=second)
+    assert end.endings == {"first": "won", "second": "lost"}
+    assert end.score.seats == {"first": 1.0, "second": 0.0}
+    assert [how for how, _ in first.seen] == ["act", "observe", "act", "observe", "act", "observe"]
+    assert [how for how, _ in second.seen] == ["observe", "act", "observe", "act", "observe", "observe"]
+    assert [step.observation for _, step in second.seen][:3] == [
+        "7 stones; you took 0", "5 stones; you took 0", "4 stones; you took 1",
+    ]  # fmt: skip
+
+
+def test_only_the_seat_whose_action_was_refused_is_asked_again():
+    left, right = Scripted(7, "one", 0, 0, 0), Scripted(0, 0, 0)
+    session = session_of(Match())
+    end = play(session, left=left, right=right)
+    assert (end.refused, len(left.refusals), right.refusals) == (2, 2, [])
+    assert "allowed: Discrete(2)" in left.refusals[0]
+    assert end.steps == 3
+    assert len(right.script) == 0
+
+
+def test_refusals_in_a_row_end_the_episode_as_a_truncation_with_a_score():
+    session = guess(invalid_actions=3)
+    end = play(session, player=Scripted("x", "y", Decision("z", Usage(input_tokens=5))))
+    assert (end.outcome, end.endings, end.refused) == ("truncated", {"player": "invalid_actions_limit"}, 3)
+    assert (end.limit.kind, end.limit.value, end.limit.limit) == ("invalid_actions", 3, 3)
+    assert end.score.value == 0.0
+    assert end.usage.input_tokens == 5
+
+
+def test_tokens_cost_and_durations_are_recorded_and_limited():
+    paid = [Decision("1", Usage(input_tokens=60, output_tokens=1, cost_usd=0.5, requests=1), {"raw": "one"})] * 9
+    end = play(guess(tokens=120), player=Scripted(*paid))
+    assert end.endings == {"player": "tokens_limit"}
+    assert end.usage == Usage(120, 2, 1.0, 2)
+    end = play(guess(cost_usd=0.9), player=Scripted(*paid))
+    assert (end.endings, end.limit.value) == ({"player": "cost_limit"}, 1.0)
+    session = guess(steps=2)
+    play(session, player=Slow("1", "2"))
+    assert all(record.agent_s["player"] > 0.01 for record in session.journal[1:])
+    session = guess(steps=2)
+    play(session, player=Scripted(*paid))
+    assert session.journal[1].decisions == {"player": {"raw": "one"}}
+
+
+def test_the_wall_time_limit_stops_an_agent_that_does_not_answer():
+    class Stuck(Scripted):
+        async def act(self, step):
+            await asyncio.sleep(60)
+
+    end = play(guess(wall_time_s=0.05), player=Stuck())
+    assert (end.outcome, end.endings) == ("truncated", {"player": "wall_time_limit"})
+    assert end.score.value == 0.0
+
+
+@pytest.mark.parametrize("kind", [Scripted, Slow])
+@pytest.mark.parametrize(
+    ("raised", "code", "retryable"),
+    [
+        (RuntimeError("boom"), "AGENT", False),
+        (ModelError("down", retryable=True), "MODEL", True),
+        (arena.UsageError("odd"), "AGENT", False),
+        (TimeoutError(), "AGENT", False),
+    ],
+)
+def test_an_agent_that_fails_is_recorded_and_is_no_score(kind, raised, code, retryable):
+    end = play(guess(), player=kind("1", raised))
+    assert (end.outcome, end.score) == ("failed", None)
+    assert (end.error.code, end.error.retryable) == (code, retryable)
+    assert end.steps == 1
+
+
+def test_what_an_agent_spent_before_it_failed_is_counted():
+    end = play(guess(), player=Scripted(Decision("1", Usage(1)), AgentError("gave up", usage={"input_tokens": 7})))
+    assert (end.outcome, end.usage.input_tokens) == ("failed", 8)
+
+
+def test_a_seat_that_fails_leaves_no_coroutine_of_another_unawaited():
+    end = play(session_of(Match()), left=Slow(0), right=Scripted(RuntimeError("boom")))
+    assert end.error.code == "AGENT"
+
+
+def test_an_environment_that_fails_is_recorded_and_is_no_score():
+    class Broken(Nim):
+        def step(self, actions):
+            raise KeyError("lost")
+
+    end = play(session_of(Broken()), first=Scripted(1), second=Scripted(1))
+    assert (end.outcome, end.error.code, end.score) == ("failed", "ENV", None)
+    assert "KeyError" in end.error.message
+
+
+def test_a_missing_prerequisite_stops_everything():
+    with pytest.raises(PrerequisiteError):
+        play(guess(), player=Scripted(PrerequisiteError("install it")))
+
+
+SCENARIO = """
+name: here
+env: {id: text/guess-v0}
+agents: {subject: %s}
+tasks: {split: train}
+episodes: 5
+"""
+
+
+@pytest.fixture
+def flaky(monkeypatch):
+    """Register agents for this test only."""
+    failures = []
+
+    class Flaky(Scripted):
+        spec = AgentSpec(id="flaky", summary="Fails as often as it is told.")
+
+        def __init__(self, options=None):
+            super().__init__()
+
+        def act(self, step):
+            if failures:
+                raise failures.pop(0)
+            return self.seat.rng().choice(step.legal_actions).item()
+
+    monkeypatch.setitem(agents._classes, "flaky", Flaky)
+    return failures
+
+
+def run_all(scenario):
+    progress, episodes = Progress(), []
+    asyncio.run(run(scenario, plan(scenario), lambda planned, episode: episodes.append(episode), progress=progress))
+    return progress, episodes
+
+
+def test_an_episode_that_failed_in_passing_is_repeated_from_its_start(flaky):
+    flaky.append(ModelError("busy", retryable=True))
+    progress, episodes = run_all(parse_scenario(SCENARIO % "flaky").resolve())
+    assert [episode.record.attempt for episode in episodes] == [2, 1, 1, 1, 1]
+    assert all(episode.end.error is None for episode in episodes)
+    assert progress.done == 5
+
+
+def test_what_will_not_pass_is_not_repeated_and_counts_as_an_error(flaky):
+    flaky.extend([ModelError("no such model")] * 2 + [ModelError("busy", retryable=True)] * 4)
+    _, episodes = run_all(parse_scenario(SCENARIO % "flaky", ["retries=1"]).resolve())
+    assert [episode.end.outcome for episode in episodes] == ["failed"] * 4 + [episodes[4].end.outcome]
+    assert [episode.record.attempt for episode in episodes[:4]] == [1, 1, 2, 2]
+
+
+def test_concurrent_episodes_are_the_same_as_one_after_the_other():
+    runs = [run_all(parse_scenario(SCENARIO % "random", [f"concurrency={n}"]).resolve())[1] for n in (1, 5)]
+    digests = [{episode.record.episode: episode.end.digest for episode in episodes} for episodes in runs]
+    assert digests[0] == digests[1]
+
+
+def test_line_ups_play_the_same_tasks_with_the_same_seeds():
+    text = SCENARIO.replace("{subject: %s}", "{a: random, b: expert}")
+    planned = plan(parse_scenario(text, ["seeds=[0, 1]"]).resolve())
+    assert len({episode.id for episode in planned}) == len(planned) == 20
+    pairs = {name: [(e.task.id, e.seed) for e in planned if e.line_up == name] for name in ("a", "b")}
+    assert pairs["a"] == pairs["b"]
+    assert len({seed for _, seed in pairs["a"]}) == 10
+
+
+def test_a_task_that_cannot_be_prepared_fails_its_own_episodes_only(monkeypatch):
+    cls = arena.environments.get("text/guess-v0")
+    monkeypatch.setattr(cls, "prepare", lambda self, task: self._refuse(task), raising=True)
+    monkeypatch.setattr(cls, "_refuse", lambda self, task: (_ for _ in ()).throw(EnvError("no")), raising=False)
+    _, episodes = run_all(parse_scenario(SCENARIO % "random").resolve())
+    assert len(episodes) == 5
