@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from arena.cli import doctor, inspect, play, run
+from arena.cli import doctor, golden, inspect, play, run
 from arena.errors import ArenaError, PrerequisiteError, UsageError
 
 __all__ = ["app", "main"]
@@ -31,6 +31,7 @@ run.add_to(app)
 play.add_to(app)
 inspect.add_to(app)
 doctor.add_to(app)
+golden.add_to(app)
 
 
 def main() -> NoReturn:

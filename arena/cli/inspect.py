@@ -22,7 +22,7 @@ from arena.scenario import apply_override, load_scenario, scenario_names
 from arena.spaces import describe as describe_space
 from arena.types import encode_json
 
-__all__ = ["add_to"]
+__all__ = ["add_to", "make_environment"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -81,7 +81,7 @@ def describe(
     as_json: AsJson = False,
 ) -> int:
     """Say what an environment promises: seats, spaces, tools, endings, options."""
-    made = _make(env, set_)
+    made = make_environment(env, set_)
     spec = made.spec
     seats = {agent: _seat(made, agent) for agent in made.possible_agents}
     if as_json:
@@ -113,7 +113,7 @@ def tasks(
     as_json: AsJson = False,
 ) -> int:
     """List an environment's tasks."""
-    made = _make(env, set_)
+    made = make_environment(env, set_)
     if split is not None and split not in made.spec.splits:
         raise UnknownIdError(f"{env} has no split {split!r}{did_you_mean(split, made.spec.splits)}")
     found: list[dict[str, Any]] = []
@@ -148,7 +148,8 @@ def validate(
 # -- inside -----------------------------------------------------------------------------------------------------------
 
 
-def _make(env: str, overrides: list[str] | None) -> Environment:
+def make_environment(env: str, overrides: list[str] | None) -> Environment:
+    """Return the environment with the options that ``--set`` gives."""
     options: dict[str, Any] = {}
     for override in overrides or []:
         apply_override(options, override)

@@ -1,0 +1,72 @@
+"""What the documents show is run."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from arena.scenario import parse_scenario
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+
+def blocks(page, language):
+    """The fenced blocks of a language, indented ones too."""
+    text = page.read_text()
+    found = re.findall(rf"^( *)```{language}\n(.*?)^\1```", text, flags=re.MULTILINE | re.DOTALL)
+    return ["\n".join(line.removeprefix(indent) for line in body.splitlines()) for indent, body in found]
+
+
+def run(command, folder):
+    return subprocess.run(
+        command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in which the README's commands have been run, as a reader would have."""
+    folder = tmp_path_factory.mktemp("reader")
+    for script in blocks(ROOT / "README.md", "bash"):
+        done = run(["bash", "-euc", script], folder)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, folder):
+    for code in blocks(page, "python"):
+        done = run([sys.executable, "-W", "error", "-c", code], folder)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_yaml_blocks_are_scenarios(page):
+    for text in blocks(page, "yaml"):
+        parse_scenario(text).resolve()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_are_only_shown_exist_with_their_options(page, folder):
+    makefile = (ROOT / "Makefile").read_text()
+    for text in blocks(page, "console"):
+        for line in text.replace("\\\n", " ").splitlines():
+            words = line.partition("#")[0].removeprefix("$ ").split()
+            if words[0] == "make":
+                assert f"\n{words[1]}:" in makefile
+            elif words[0] == "arena":
+                usage = run([sys.executable, "-c", "from arena.cli import main; main()", words[1], "--help"], folder)
+                assert usage.returncode == 0, usage.stderr
+                for option in (word for word in words[2:] if word.startswith("--")):
+                    assert option in usage.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
