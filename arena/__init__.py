@@ -27,7 +27,7 @@ from arena.errors import (
     did_you_mean,
 )
 from arena.extras import import_extra, installed_version
-from arena.registry import agents, environments, make, make_agent, register, register_agent
+from arena.registry import make, make_agent, register, register_agent
 from arena.seeding import derive_seed, python_stream, stream
 from arena.session import Session
 from arena.spaces import FreeText
@@ -95,11 +95,9 @@ __all__ = [
     "UnsupportedError",
     "Usage",
     "UsageError",
-    "agents",
     "cache_dir",
     "derive_seed",
     "did_you_mean",
-    "environments",
     "import_extra",
     "installed_version",
     "make",

@@ -15,7 +15,7 @@ from arena import (
     Session,
     Usage,
 )
-from arena.registry import agents
+from arena.registry import agents, environments
 from arena.runner import Progress, plan, play_episode, run
 from arena.scenario import parse_scenario
 
@@ -256,7 +256,7 @@ def test_line_ups_play_the_same_tasks_with_the_same_seeds():
 
 
 def test_a_task_that_cannot_be_prepared_fails_its_own_episodes_only(monkeypatch):
-    cls = arena.environments.get("text/guess-v0")
+    cls = environments.get("text/guess-v0")
     monkeypatch.setattr(cls, "prepare", lambda self, task: self._refuse(task), raising=True)
     monkeypatch.setattr(cls, "_refuse", lambda self, task: (_ for _ in ()).throw(EnvError("no")), raising=False)
     _, episodes = run_all(parse_scenario(SCENARIO % "random").resolve())
