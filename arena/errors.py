@@ -28,9 +28,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import msgspec
+
+LimitKind: TypeAlias = Literal["steps", "wall_time", "step_time", "tokens", "cost", "invalid_actions"]
 
 __all__ = [
     "ERROR_CODES",
@@ -42,6 +44,7 @@ __all__ = [
     "ErrorRecord",
     "GraderError",
     "InvalidActionError",
+    "LimitKind",
     "LimitReached",
     "ModelError",
     "OutOfOrderError",
@@ -189,19 +192,19 @@ class ReplayError(BoundaryError):
 
 
 class LimitReached(ArenaError):
-    """A limit was reached; whoever catches it records a truncation.
+    """A limit was reached. An environment or an agent that keeps one itself raises this; the episode is truncated.
 
     Args:
-        kind: What was limited: steps, wall_time, step_time, tokens, cost, invalid_actions.
+        kind: What was limited: steps, wall_time, step_time, tokens, cost or invalid_actions.
         value: What was used, in the limit's unit.
         limit: What was allowed.
     """
 
     code = "LIMIT"
 
-    def __init__(self, kind: str, value: float, limit: float) -> None:
+    def __init__(self, kind: LimitKind, value: float, limit: float) -> None:
         super().__init__(f"limit {kind} reached: {value:g} of {limit:g}", kind=kind, value=value, limit=limit)
-        self.kind, self.value, self.limit = kind, value, limit
+        self.kind, self.value, self.limit = kind, float(value), float(limit)
 
 
 class PrerequisiteError(ArenaError):

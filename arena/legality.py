@@ -10,7 +10,7 @@ from gymnasium import spaces
 
 from arena.env import SeatSpec
 from arena.errors import InvalidActionError, UsageError, did_you_mean
-from arena.types import Action, AgentID, Array, SeatStep, Tool, ToolCall, encode_json
+from arena.types import Action, AgentID, Array, SeatStep, Tool, ToolCall, decode_json, encode_json, encode_msgpack
 
 __all__ = ["check_action"]
 
@@ -70,14 +70,22 @@ def _check_tool_call(agent: AgentID, tools: Sequence[Tool], call: ToolCall) -> N
         names = [tool.name for tool in tools]
         hint = did_you_mean(call.name, names) if names else " (it has none)"
         raise InvalidActionError(f"{agent} has no tool {call.name!r}{hint}")
+    _check_sendable(tool, call.arguments)
     errors = sorted(_validator(encode_json(tool.parameters)).iter_errors(call.arguments), key=str)
     if errors:
         where = "/".join(str(part) for part in errors[0].absolute_path) or "arguments"
         raise InvalidActionError(f"tool {tool.name!r}, {where}: {errors[0].message[:300]} (schema: {tool.parameters})")
+
+
+def _check_sendable(tool: Tool, arguments: dict[str, Any]) -> None:
+    """Refuse arguments that a trace or a wire would change or could not hold: NaN, tuples, bytes, huge integers."""
     try:
-        encode_json(call)
-    except (UnicodeEncodeError, UsageError) as error:
+        encode_msgpack(arguments)
+        survives = decode_json(encode_json(arguments)) == arguments
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:  # UnicodeEncodeError is a ValueError
         raise InvalidActionError(f"tool {tool.name!r}: the arguments cannot be sent as JSON: {error}") from error
+    if not survives:
+        raise InvalidActionError(f"tool {tool.name!r}: the arguments must be plain JSON values")
 
 
 @lru_cache(maxsize=256)

@@ -13,8 +13,9 @@ import re
 import reprlib
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from contextlib import contextmanager
 from importlib import metadata
+from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import pydantic
@@ -43,6 +44,7 @@ class Registry(Generic[T]):
     def __init__(self, what: str, group: str) -> None:
         self.what, self.group = what, group
         self._classes: dict[str, T] = {}
+        self._found: dict[str, str] | None = None
         self.broken: dict[str, str] = {}
         """Modules that `ids` could not import, and why."""
 
@@ -63,6 +65,8 @@ class Registry(Generic[T]):
         Raises:
             UnknownIdError: There is none; near misses are named.
         """
+        if not isinstance(id, str):
+            raise UnknownIdError(f"the id of an {self.what} is text, not {type(id).__name__}")
         if id not in self._classes:
             module = self._modules().get(_VERSION.sub("", id).replace("-", "_"))
             if module is not None:
@@ -74,30 +78,40 @@ class Registry(Generic[T]):
     def ids(self) -> list[str]:
         """Return every id, sorted; what cannot be imported is named in `broken`."""
         for module in self._modules().values():
-            try:
+            with self._tolerating(module):
                 importlib.import_module(module)
-            except Exception as error:  # a third party's module must not hide the others
-                self.broken[module] = f"{type(error).__name__}: {error}"
         return sorted(self._classes)
 
     def __iter__(self) -> Iterator[T]:
         return iter([self._classes[id] for id in self.ids()])
 
     def _modules(self) -> Mapping[str, str]:
-        return _find_modules(self.group)
+        """Return {path below its package, as an id writes it: module name} for all packages of the group."""
+        if self._found is None:
+            self._found = {}
+            for entry in metadata.entry_points(group=self.group):
+                with self._tolerating(entry.value):
+                    self._search(importlib.import_module(entry.value), entry.value)
+        return self._found
 
+    def _search(self, package: ModuleType, root: str) -> None:
+        assert self._found is not None
+        for info in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+            if info.name.rpartition(".")[2].startswith("_"):
+                continue
+            path = info.name.removeprefix(root + ".").replace(".", "/")
+            self._found.setdefault(path, info.name)
+            if info.ispkg:
+                with self._tolerating(info.name):
+                    self._search(importlib.import_module(info.name), root)
 
-@cache
-def _find_modules(group: str) -> Mapping[str, str]:
-    """Return {path below the package, as an id writes it: module name} for all packages of an entry-point group."""
-    found: dict[str, str] = {}
-    for entry in metadata.entry_points(group=group):
-        package = importlib.import_module(entry.value)
-        for info in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            path = info.name.removeprefix(package.__name__ + ".")
-            if not any(part.startswith("_") for part in path.split(".")):
-                found.setdefault(path.replace(".", "/"), info.name)
-    return found
+    @contextmanager
+    def _tolerating(self, module: str) -> Iterator[None]:
+        """Note in `broken` what cannot be imported; a third party's module must not hide the others."""
+        try:
+            yield
+        except Exception as error:  # the boundary to code that is not ours
+            self.broken[module] = f"{type(error).__name__}: {error}"
 
 
 environments: Registry[type[Environment]] = Registry("environment", "arena.envs")

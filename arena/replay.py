@@ -10,13 +10,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
-
 from arena.errors import ArenaError, InvalidActionError, UnsupportedError
 from arena.registry import environments, make
 from arena.session import Session
 from arena.trace import EndRecord, Episode, StepRecord, first_digest, next_digest
-from arena.types import encode_json
+from arena.types import decode_json, encode_canonical
 
 __all__ = ["Difference", "replay"]
 
@@ -67,7 +65,7 @@ def replay(episode: Episode) -> Difference | None:
 
 def _replay(session: Session, episode: Episode) -> Difference | None:
     record = episode.record
-    digest = first_digest(record.env, record.options, record.task, record.seed)
+    digest = first_digest(record.env, record.options, record.task, record.seed, record.limits)
     for index, recorded in enumerate(episode.steps):
         digest = next_digest(digest, recorded.index, recorded.actions, recorded.time_step)
         difference = _replay_step(session, recorded, episode.line + 1 + index)
@@ -94,42 +92,30 @@ def _replay_step(session: Session, recorded: StepRecord, line: int) -> Differenc
 
 
 def _compare(recorded: StepRecord, replayed: StepRecord, line: int) -> Difference | None:
-    if recorded.digest == replayed.digest and recorded.time_step == replayed.time_step:
-        return None
     for field in ("time_step", "actions", "limit", "digest"):
-        found = _first_difference(field, _plain(getattr(recorded, field)), _plain(getattr(replayed, field)))
-        if found is not None:
-            return Difference(line, recorded.index, *found)
+        before, now = encode_canonical(getattr(recorded, field)), encode_canonical(getattr(replayed, field))
+        if before != now:
+            return Difference(line, recorded.index, *_first_difference(field, decode_json(before), decode_json(now)))
     return None
 
 
 def _compare_ends(recorded: EndRecord, replayed: EndRecord, line: int) -> Difference | None:
-    for field in ("outcome", "steps", "endings", "returns", "score", "digest"):
-        found = _first_difference(field, _plain(getattr(recorded, field)), _plain(getattr(replayed, field)))
-        if found is not None:
-            return Difference(line, None, *found)
+    for field in ("outcome", "steps", "endings", "returns", "limit", "score", "digest"):
+        before, now = encode_canonical(getattr(recorded, field)), encode_canonical(getattr(replayed, field))
+        if before != now:
+            return Difference(line, None, *_first_difference(field, decode_json(before), decode_json(now)))
     return None
 
 
-def _plain(value: Any) -> Any:
-    """Return a record's field as it stands in a file: dictionaries, lists, numbers and strings."""
-    return msgspec.json.decode(encode_json(value))
-
-
-def _first_difference(path: str, a: Any, b: Any) -> tuple[str, Any, Any] | None:
+def _first_difference(path: str, a: Any, b: Any) -> tuple[str, Any, Any]:
+    """Return where two unequal pieces of plain data first differ, and what stands there."""
     if type(a) is type(b) is dict:
-        for key in sorted({*a, *b}):
-            if key not in a or key not in b:
-                return f"{path}.{key}", a.get(key), b.get(key)
-            if (found := _first_difference(f"{path}.{key}", a[key], b[key])) is not None:
-                return found
-        return None
+        key = next(key for key in sorted({*a, *b}) if (key in a, a.get(key)) != (key in b, b.get(key)))
+        return _first_difference(f"{path}.{key}", a.get(key), b.get(key))
     if type(a) is type(b) is list and len(a) == len(b):
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            if (found := _first_difference(f"{path}[{index}]", x, y)) is not None:
-                return found
-        return None
-    return None if a == b else (path, a, b)
+        index = next(index for index, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
+        return _first_difference(f"{path}[{index}]", a[index], b[index])
+    return path, a, b
 
 
 def _window(a: str, b: str, width: int = 120) -> tuple[str, str]:

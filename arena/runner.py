@@ -26,6 +26,7 @@ from arena.errors import (
     BoundaryError,
     EnvError,
     InvalidActionError,
+    LimitReached,
     PrerequisiteError,
     UsageError,
 )
@@ -39,6 +40,8 @@ from arena.types import AgentID, Decision, SeatStep, Task, Usage
 __all__ = ["PlannedEpisode", "Progress", "plan", "play_episode", "run"]
 
 _log = logging.getLogger(__name__)
+_UNDERSTOOD = (BoundaryError, PrerequisiteError, LimitReached)
+"""What an agent may raise on purpose; anything else is its failure."""
 _YIELD_AFTER_S = 0.02
 """An episode whose agents never wait lets the event loop run this often."""
 
@@ -210,6 +213,8 @@ async def play_episode(
     """
     try:
         await _play(session, seated, on_step)
+    except LimitReached as reached:  # an agent that keeps a limit of its own
+        session.truncate(reached.kind, reached.value, reached.limit)
     except BoundaryError as error:
         if "usage" in error.details:  # what an agent spent before it failed
             session.spend(msgspec.convert(error.details["usage"], Usage))
@@ -267,7 +272,7 @@ def _begin(session: Session, seat: AgentID, agent: Agent) -> None:
     expert = partial(session.expert_action, seat) if agent.spec.needs_expert else None
     try:
         agent.begin(Seat(seat, session.env.spec, session.env.seat(seat), session.task, session.seed, expert))
-    except (BoundaryError, PrerequisiteError):
+    except _UNDERSTOOD:
         raise
     except Exception as error:  # the boundary: whatever an agent raises becomes data
         raise _agent_failed(agent, error) from error
@@ -278,7 +283,7 @@ def _observe(seated: dict[AgentID, Agent], steps: dict[AgentID, SeatStep], witho
         if seat not in without:
             try:
                 seated[seat].observe(step)
-            except BoundaryError:
+            except _UNDERSTOOD:
                 raise
             except Exception as error:  # the boundary, as above
                 raise _agent_failed(seated[seat], error) from error
@@ -313,7 +318,7 @@ async def _decide(
             for _, other, _ in waiting:
                 if isinstance(other, Coroutine):
                     other.close()
-            if isinstance(error, BoundaryError | PrerequisiteError):
+            if isinstance(error, _UNDERSTOOD):
                 raise
             raise _agent_failed(seated[seat], error) from error
         if isinstance(answer, Awaitable):
@@ -334,7 +339,7 @@ async def _wait(
     async def one(seat: AgentID, answer: Awaitable[Any], began: float) -> None:
         try:
             take(seat, await answer, began)
-        except (BoundaryError, PrerequisiteError):
+        except _UNDERSTOOD:
             raise
         except Exception as error:  # the boundary, as above
             raise _agent_failed(seated[seat], error) from error

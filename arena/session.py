@@ -22,6 +22,7 @@ from arena.errors import (
     EnvError,
     GraderError,
     InvalidActionError,
+    LimitReached,
     OutOfOrderError,
     PrerequisiteError,
     ReplayError,
@@ -43,6 +44,9 @@ from arena.types import (
     TimeStep,
     Usage,
     as_action,
+    decode_json,
+    encode_json,
+    encode_msgpack,
 )
 
 __all__ = ["Session"]
@@ -107,13 +111,14 @@ class Session:
         if self.status != "new":
             self._refuse_now()
         self._began = began = self._clock()
-        answer = self._call(lambda: self.env.reset(self.task, self.seed), expected=UsageError)
+        env = self.env
+        answer = self._call(lambda: env.reset(self.task, self.seed), expected=UsageError)
         env_s = self._clock() - began
-        self._seats = {agent: self.env.seat(agent) for agent in self.env.possible_agents}
-        options = self.env.options.model_dump(mode="json")
-        self._digest = first_digest(self.env.spec.id, options, self.task, self.seed)
+        self._seats = self._call(lambda: {a: env.seat(a) for a in env.possible_agents}, expected=UnsupportedError)
+        options = env.options.model_dump(mode="json")
+        self._digest = first_digest(env.spec.id, options, self.task, self.seed, self.limits)
         self.status = "running"
-        return self._append({}, answer, env_s=env_s, limit=None)
+        return self._append({}, answer, env_s, None)
 
     def step(
         self,
@@ -151,14 +156,14 @@ class Session:
         try:
             given = self._checked(actions, journal[-1].time_step)
             began = self._clock()
-            answer = self._call(lambda: self.env.step(given), expected=InvalidActionError)
-        except InvalidActionError:
-            self._count_refusal()
+            answer, limit = self._advance(given)
+        except InvalidActionError as error:
+            self._count_refusal(error)
             raise
         now = self._clock()
         self._refused_in_a_row = 0
         self.spend(usage)
-        limit = None if answer.is_last else self._limit_reached(index, now, now - began)
+        limit = limit or self._limit_reached(index, now, now - began)
         return self._append(given, answer, now - began, limit, usage=usage, agent_s=agent_s, decisions=decisions)
 
     def truncate(self, kind: LimitKind, value: float, allowed: float) -> StepRecord:
@@ -169,26 +174,35 @@ class Session:
         """
         if self.status != "running":
             self._refuse_now()
-        return self._append({}, self._standstill(), 0.0, Limit(kind, value, allowed))
+        return self._append({}, self._standstill(), 0.0, Limit(kind, float(value), float(allowed)))
 
     def apply(self, record: StepRecord) -> StepRecord:
         """Do again what a recorded step did, limits included, and return the new record.
 
         Whoever rebuilds a session compares `digest`; `arena.replay` says what differs.
+
+        Raises:
+            OutOfOrderError: It is not the record of the next step.
+            InvalidActionError, ResetNeededError, EnvError: As `step`; refusals are not counted.
         """
+        if self.status not in ("new", "running"):
+            self._refuse_now()
+        if record.index != len(self.journal):
+            raise OutOfOrderError(f"the record of step {record.index} was given; the next step is {len(self.journal)}")
         if record.index == 0:
             return self.open()
         if record.limit is not None and not record.actions:
             return self.truncate(record.limit.kind, record.limit.value, record.limit.limit)
         given = self._checked(record.actions, self.journal[-1].time_step)
         began = self._clock()
-        answer = self._call(lambda: self.env.step(given), expected=InvalidActionError)
+        answer, limit = self._advance(given)
         self.spend(record.usage)
-        limit = None if answer.is_last else record.limit
-        return self._append(given, answer, self._clock() - began, limit, usage=record.usage)
+        return self._append(given, answer, self._clock() - began, limit or record.limit, usage=record.usage)
 
     def fork(self, env: Environment, at: int | None = None) -> Session:
         """Return a new session that stands where this one stood after step `at`; this one is untouched.
+
+        Time and refusals are counted anew from there; tokens and cost go on.
 
         Args:
             env: A fresh environment with the same options; the new session owns it.
@@ -275,11 +289,18 @@ class Session:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    def _advance(self, actions: dict[AgentID, Action]) -> tuple[TimeStep, Limit | None]:
+        """Step the environment; a limit that it keeps itself leaves everything as it was and truncates."""
+        try:
+            return self._call(lambda: self.env.step(actions), expected=InvalidActionError), None
+        except LimitReached as reached:
+            return self._standstill(), Limit(reached.kind, reached.value, reached.limit)
+
     def _call(self, call: Callable[[], Any], *, expected: type[UsageError]) -> Any:
         """Call the environment; an expected error passes, any other becomes an `EnvError` and fails the session."""
         try:
             return call()
-        except (expected, PrerequisiteError):
+        except (expected, PrerequisiteError, LimitReached):
             raise
         except BoundaryError as error:
             self.fail(error)
@@ -304,24 +325,26 @@ class Session:
                 raise
         return given
 
-    def _count_refusal(self) -> None:
+    def _count_refusal(self, error: InvalidActionError) -> None:
         self.refused += 1
         self._refused_in_a_row += 1
         allowed = self.limits.invalid_actions
         if allowed is not None and self._refused_in_a_row >= allowed:
             self.truncate("invalid_actions", self._refused_in_a_row, allowed)
+            error.details["truncated"] = True
+            error.message += f"; that was refusal {allowed} in a row, and the episode is over"
 
     def _limit_reached(self, steps: int, now: float, env_s: float) -> Limit | None:
         limits = self.limits
         if limits.steps is not None and steps >= limits.steps:
-            return Limit("steps", steps, limits.steps)
+            return Limit("steps", float(steps), float(limits.steps))
         if limits.wall_time_s is not None and now - self._began >= limits.wall_time_s:
             return Limit("wall_time", now - self._began, limits.wall_time_s)
         if limits.step_time_s is not None and env_s > limits.step_time_s:
             return Limit("step_time", env_s, limits.step_time_s)
         tokens = self.usage.input_tokens + self.usage.output_tokens
         if limits.tokens is not None and tokens >= limits.tokens:
-            return Limit("tokens", tokens, limits.tokens)
+            return Limit("tokens", float(tokens), float(limits.tokens))
         if limits.cost_usd is not None and self.usage.cost_usd >= limits.cost_usd:
             return Limit("cost", self.usage.cost_usd, limits.cost_usd)
         return None
@@ -339,11 +362,13 @@ class Session:
     ) -> StepRecord:
         index = len(self.journal)
         self._verify(answer)
+        limit = None if answer.is_last else limit
         if limit is not None:
             answer = _truncated(answer, f"{limit.kind}_limit")
         try:
             self._digest = next_digest(self._digest, index, actions, answer)
-        except (TypeError, ValueError, OverflowError) as error:  # UnicodeEncodeError and UsageError are ValueErrors
+            encode_msgpack(answer)  # refuses what JSON alone can hold, such as integers beyond 64 bits
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:  # UsageErrors are ValueErrors
             self._broken(f"an answer that cannot be sent: {error}")
         record = StepRecord(
             index=index,
@@ -363,25 +388,38 @@ class Session:
 
     def _verify(self, answer: TimeStep) -> None:
         """Check what a session relies on: who is alive, who acts, finite rewards, declared endings."""
-        spec = self.env.spec
-        low, high = spec.reward_range
-        alive = 0
+        if not isinstance(answer, TimeStep):
+            self._broken(f"a {type(answer).__name__}, which is no TimeStep")
+        expected = self._alive() if self.journal else set(self._seats)
+        first = not self.journal and bool(answer.seats)  # not every possible seat need take part
+        if not (answer.seats.keys() <= expected if first else answer.seats.keys() == expected):
+            self._broken(f"steps for {_names(answer.seats)}; alive are {_names(expected)}")
+        goes_on = False
         for agent, step in answer.seats.items():
-            if agent not in self._seats:
-                self._broken(f"seat {agent!r}, which is not among {_names(self._seats)}")
-            if not low <= step.reward <= high:  # also false for NaN
-                self._broken(f"reward {step.reward} for {agent}, outside the declared {spec.reward_range}")
-            if step.terminated or step.truncated:
-                kind = "termination" if step.terminated else "truncation"
-                if (step.terminated and step.truncated) or spec.endings.get(step.ending or "") != kind:
-                    self._broken(f"{kind} {step.ending!r} for {agent}; declared endings: {spec.endings}")
-            else:
-                alive += 1
+            goes_on |= self._goes_on(agent, step)
         for agent in answer.acting:
             if agent not in answer.seats or answer.seats[agent].is_last:
                 self._broken(f"{agent!r} as acting, which is not alive")
-        if alive and not answer.acting:
+        if goes_on and not answer.acting:
             self._broken("nobody to act although seats are alive")
+
+    def _goes_on(self, agent: AgentID, step: SeatStep) -> bool:
+        """Check one seat's step and return whether the seat goes on."""
+        spec = self.env.spec
+        low, high = spec.reward_range
+        if type(step.reward) is not float or not low <= step.reward <= high:  # the second is also false for NaN
+            self._broken(f"reward {step.reward!r} for {agent}; rewards are floats in {spec.reward_range}")
+        if not step.terminated and not step.truncated:
+            if step.ending is not None:
+                self._broken(f"ending {step.ending!r} for {agent}, which goes on")
+            return True
+        kind = "termination" if step.terminated else "truncation"
+        if (step.terminated and step.truncated) or spec.endings.get(step.ending or "") != kind:
+            self._broken(f"{kind} {step.ending!r} for {agent}; declared endings: {spec.endings}")
+        return False
+
+    def _alive(self) -> set[AgentID]:
+        return {agent for agent, step in self.journal[-1].time_step.seats.items() if not step.is_last}
 
     def _broken(self, what: str) -> NoReturn:
         error = EnvError(f"{self.env.spec.id} broke its contract: it returned {what}")
@@ -400,6 +438,8 @@ class Session:
                 f"step {index} was sent; steps are numbered from 1, and the next is {len(self.journal)}"
             )
         record = self.journal[index]
+        if record.limit is not None and not record.actions:
+            self._refuse_now()
         if {agent: as_action(action) for agent, action in actions.items()} != record.actions:
             raise OutOfOrderError(f"step {index} is recorded with other actions; the next step is {len(self.journal)}")
         return record
@@ -416,7 +456,7 @@ class Session:
         score, error = None, self.error
         if self.status == "over":
             try:
-                score = _checked_score(self.env.score(), self.env.spec.score_range)
+                score = self._checked_score(self.env.score())
             except BoundaryError as failure:
                 error = failure
             except Exception as failure:  # the boundary: a grader's failure is never a score
@@ -443,10 +483,21 @@ class Session:
             refused=self.refused,
             wall_s=self._clock() - self._began if self.journal else 0.0,
             env_s=sum(record.env_s for record in self.journal),
-            agent_s=sum(sum(record.agent_s.values()) for record in self.journal),
+            agent_s=sum((seconds for record in self.journal for seconds in record.agent_s.values()), 0.0),
             usage=self.usage,
             digest=self._digest.hex(),
         )
+
+    def _checked_score(self, score: Score) -> Score:
+        """Return the score as every reader of a trace will see it."""
+        plain: Score = decode_json(encode_json(score), type=Score)
+        low, high = self.env.spec.score_range
+        for name, value in {"value": plain.value, **plain.seats}.items():
+            if not low <= value <= high:
+                raise GraderError(f"the score ({name}) is {value}, outside the declared {self.env.spec.score_range}")
+        if not plain.seats.keys() <= self._seats.keys():
+            raise GraderError(f"scores came for {_names(plain.seats)}; the seats are {_names(self._seats)}")
+        return plain
 
 
 def _truncated(answer: TimeStep, ending: str) -> TimeStep:
@@ -458,13 +509,6 @@ def _truncated(answer: TimeStep, ending: str) -> TimeStep:
         for agent, step in answer.seats.items()
     }
     return TimeStep(seats)
-
-
-def _checked_score(score: Score, score_range: tuple[float, float]) -> Score:
-    low, high = score_range
-    if not low <= score.value <= high:
-        raise GraderError(f"the score is {score.value}, outside the declared {score_range}")
-    return score
 
 
 def _names(agents: Any) -> str:

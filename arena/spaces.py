@@ -6,10 +6,12 @@ back into the exact element of its space. Nothing is pickled, and no class is ch
 
 from __future__ import annotations
 
+import math
 import string
 from typing import Any
 
 import msgspec
+import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
@@ -17,6 +19,11 @@ from arena.errors import UsageError
 from arena.types import Array
 
 __all__ = ["FreeText", "describe", "rebuild", "restore"]
+
+_INTEGERS = {
+    name: np.dtype(name).type for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+}
+_MOST_BITS = 2**31
 
 
 class FreeText(spaces.Text):
@@ -75,9 +82,9 @@ def describe(space: spaces.Space[Any]) -> dict[str, Any]:
             charset = "".join(sorted(space.character_set))
             return {"type": "text", "min_length": space.min_length, "max_length": space.max_length, "charset": charset}
         case spaces.Discrete():
-            return {"type": "discrete", "n": int(space.n), "start": int(space.start)}
+            return {"type": "discrete", "n": int(space.n), "start": int(space.start), "dtype": space.dtype.name}
         case spaces.MultiBinary():
-            n = [int(k) for k in space.shape]
+            n = space.n if isinstance(space.n, int) else [int(k) for k in space.shape]
             return {"type": "multi_binary", "n": n}
         case spaces.MultiDiscrete():
             return {"type": "multi_discrete", "nvec": _plain(space.nvec), "start": _plain(space.start)}
@@ -101,7 +108,7 @@ def rebuild(data: dict[str, Any]) -> spaces.Space[Any]:
     """
     try:
         return _rebuild(data)
-    except (KeyError, TypeError, ValueError, AssertionError, msgspec.ValidationError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, AssertionError) as error:
         raise UsageError(f"not the description of a space: {error}") from error
 
 
@@ -112,9 +119,10 @@ def _rebuild(data: dict[str, Any]) -> spaces.Space[Any]:
         case "text":
             return spaces.Text(data["max_length"], min_length=data["min_length"], charset=data["charset"])
         case "discrete":
-            return spaces.Discrete(data["n"], start=data["start"])
+            dtype = _INTEGERS[data["dtype"]]
+            return spaces.Discrete(data["n"], start=data["start"], dtype=dtype)
         case "multi_binary":
-            return spaces.MultiBinary(data["n"])
+            return spaces.MultiBinary(_sizes(data["n"]))
         case "multi_discrete":
             nvec, start = _array(data["nvec"]), _array(data["start"])
             return spaces.MultiDiscrete(nvec, dtype=nvec.dtype.type, start=start)
@@ -136,7 +144,7 @@ def restore(space: spaces.Space[Any], value: Any) -> Any:
     """
     try:
         element = _restore(space, value)
-    except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UsageError(f"not an element of {space}: {error}") from error
     if not space.contains(element):
         raise UsageError(f"not an element of {space}: {str(value)[:200]}")
@@ -148,14 +156,26 @@ def _restore(space: spaces.Space[Any], value: Any) -> Any:
         case spaces.Text():
             return value
         case spaces.Discrete():
-            return space.dtype.type(value) if isinstance(value, int) else value
+            if type(value) is not int:
+                raise ValueError(f"{value!r} is no integer")
+            return space.dtype.type(value)
         case spaces.Box() | spaces.MultiBinary() | spaces.MultiDiscrete():
             return _array(value)
         case spaces.Dict():
+            if value.keys() != space.spaces.keys():
+                raise ValueError(f"the keys are {sorted(value)}")
             return {name: _restore(sub, value[name]) for name, sub in space.spaces.items()}
         case spaces.Tuple():
             return tuple(_restore(sub, item) for sub, item in zip(space.spaces, value, strict=True))
     raise ValueError(f"a space of type {type(space).__name__} cannot be received")
+
+
+def _sizes(n: Any) -> int | list[int]:
+    """Return the shape of a MultiBinary space, refused where no machine could hold an element."""
+    sizes = [n] if isinstance(n, int) else list(n)
+    if not all(isinstance(size, int) and size > 0 for size in sizes) or math.prod(sizes) > _MOST_BITS:
+        raise ValueError(f"a shape of {n}; allowed are at most {_MOST_BITS} bits")
+    return sizes if isinstance(n, list) else n
 
 
 def _plain(array: NDArray[Any]) -> dict[str, Any]:

@@ -27,8 +27,8 @@ from arena.types import (
     TimeStep,
     Usage,
     decode_json,
+    encode_canonical,
     encode_json,
-    encode_msgpack,
 )
 
 __all__ = [
@@ -152,18 +152,18 @@ class EndRecord(_Record, frozen=True, tag="end"):
     digest: str = ""
 
 
-def first_digest(env: str, options: dict[str, Any], task: Task, seed: int) -> bytes:
+def first_digest(env: str, options: dict[str, Any], task: Task, seed: int, limits: Limits) -> bytes:
     """Return the start of an episode's digest chain: what it is played on."""
-    return hashlib.blake2b(encode_msgpack((env, options, task, seed)), digest_size=16).digest()
+    return hashlib.blake2b(encode_canonical((env, options, task, seed, limits)), digest_size=16).digest()
 
 
 def next_digest(digest: bytes, index: int, actions: dict[AgentID, Action], time_step: TimeStep) -> bytes:
     """Return the digest of a step: of the one before, the actions and the answer.
 
     Raises:
-        UsageError, TypeError, ValueError, OverflowError: Something in the answer cannot be sent.
+        UsageError, TypeError, ValueError, OverflowError, RecursionError: Something in the answer cannot be sent.
     """
-    return hashlib.blake2b(digest + encode_msgpack((index, actions, time_step)), digest_size=16).digest()
+    return hashlib.blake2b(digest + encode_canonical((index, actions, time_step)), digest_size=16).digest()
 
 
 Record: TypeAlias = EpisodeRecord | StepRecord | EndRecord

@@ -9,13 +9,13 @@ agent is whoever sits there. A single-agent task is the case of one seat, called
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from arena.errors import InvalidActionError, UsageError
+from arena.errors import InvalidActionError, LimitKind, UsageError
 
 __all__ = [
     "PLAYER",
@@ -35,6 +35,7 @@ __all__ = [
     "Usage",
     "decode_json",
     "decode_msgpack",
+    "encode_canonical",
     "encode_json",
     "encode_msgpack",
     "restart",
@@ -95,7 +96,10 @@ class Array(msgspec.Struct, frozen=True, tag="array", tag_field="type", forbid_u
             size *= n
         if size * dtype.itemsize != len(self.data):
             raise UsageError(f"{len(self.data)} bytes do not fill {self.dtype}{list(self.shape)}")
-        return np.frombuffer(self.data, dtype).reshape(self.shape).astype(self.dtype)
+        try:
+            return np.frombuffer(self.data, dtype).reshape(self.shape).astype(self.dtype)
+        except (ValueError, OverflowError) as error:
+            raise UsageError(f"an array cannot have shape {self.shape}: {error}") from error
 
 
 class ToolCall(msgspec.Struct, frozen=True, tag="tool_call", tag_field="type", forbid_unknown_fields=True):
@@ -138,7 +142,7 @@ class SeatStep(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 
     Attributes:
         observation: An element of the seat's observation space.
-        reward: Received for the step that led here; 0 at the start.
+        reward: Received for the step that led here, a finite float; 0 at the start.
         terminated: The episode ended for this seat by the task's own rules.
         truncated: The seat is no longer watched; the task itself had not ended.
         ending: The declared name of how it ended; None while it goes on.
@@ -170,17 +174,17 @@ def transition(
 ) -> SeatStep:
     """Return a step after which the seat goes on."""
     legal = None if legal_actions is None else tuple(legal_actions)
-    return SeatStep(observation, reward, legal_actions=legal, info=info)
+    return SeatStep(observation, float(reward), legal_actions=legal, info=info)
 
 
 def termination(observation: Any, reward: float, *, ending: str, **info: Any) -> SeatStep:
     """Return a seat's last step where the task itself ended (won, lost, answered): its value beyond is zero."""
-    return SeatStep(observation, reward, terminated=True, ending=ending, info=info)
+    return SeatStep(observation, float(reward), terminated=True, ending=ending, info=info)
 
 
 def truncation(observation: Any, reward: float, *, ending: str, **info: Any) -> SeatStep:
     """Return a seat's last step where only the watching stopped: learning still bootstraps from it."""
-    return SeatStep(observation, reward, truncated=True, ending=ending, info=info)
+    return SeatStep(observation, float(reward), truncated=True, ending=ending, info=info)
 
 
 class TimeStep(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -276,9 +280,6 @@ class Decision(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     info: dict[str, Any] = {}
 
 
-LimitKind: TypeAlias = Literal["steps", "wall_time", "step_time", "tokens", "cost", "invalid_actions"]
-
-
 class Limit(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A limit that was reached: how much was used of how much was allowed."""
 
@@ -325,9 +326,11 @@ def _to_wire(value: Any) -> Any:
 _json_encoder = msgspec.json.Encoder(enc_hook=_to_wire, order="deterministic")
 _msgpack_encoder = msgspec.msgpack.Encoder(enc_hook=_to_wire, order="deterministic")
 encode_json = _json_encoder.encode
-"""Encode a message as one line of JSON, keys sorted."""
+"""Encode a message as one line of JSON."""
 encode_msgpack = _msgpack_encoder.encode
-"""Encode a message as MessagePack, keys sorted: equal messages give equal bytes."""
+"""Encode a message as MessagePack."""
+encode_canonical = msgspec.json.Encoder(enc_hook=_to_wire, order="sorted").encode
+"""Encode a message as JSON that is the same bytes for the message and for what is decoded from it."""
 
 
 def decode_json(data: bytes | str, type: Any = Any) -> Any:
@@ -365,11 +368,13 @@ def as_action(value: Any) -> Action:
         return value  # type: ignore[no-any-return]
     if isinstance(value, np.integer):
         return int(value)
+    what = f"a value of type {kind.__name__}"
     if isinstance(value, np.ndarray):
-        return Array.of(value)
-    raise InvalidActionError(
-        f"a value of type {kind.__name__} is no action (allowed: text, an integer, a tool call, an array)"
-    )
+        try:
+            return Array.of(value)
+        except UsageError as error:
+            what = str(error)
+    raise InvalidActionError(f"{what} is no action (allowed: text, an integer, a tool call, an array of numbers)")
 
 
 def as_actions(actions: Mapping[AgentID, Any]) -> dict[AgentID, Action]:
