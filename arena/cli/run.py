@@ -215,7 +215,9 @@ def _state(scenario: Scenario, progress: Progress) -> Group:
         + (f", {progress.prepared} of {progress.to_prepare} tasks prepared" if waiting else ""),
         *(f"  {name}: {_so_far(ends)}" for name, ends in progress.ends.items()),
     ]
-    return Group(ProgressBar(progress.total, progress.done), Text("\n".join(lines)))
+    bar = Table.grid(padding=(0, 2))
+    bar.add_row(ProgressBar(progress.total, progress.done, width=30), Text(f"{progress.done / progress.total:.0%}"))
+    return Group(bar, Text("\n".join(lines)))
 
 
 def _so_far(ends: dict[str, EndRecord]) -> str:

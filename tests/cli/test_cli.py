@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -297,3 +298,21 @@ def test_an_episode_can_be_played_by_hand(here):
     (episode,) = read_episodes(Path(here, "mine.jsonl"))
     assert episode.record.seats["player"].id == "human"
     assert episode.end.refused == 1
+
+
+def test_a_terminal_shows_episodes_success_speed_and_time_left_while_a_run_goes_on(tmp_path):
+    (tmp_path / "long.yaml").write_text(SLOW.replace("episodes: 6", "episodes: 2000"))
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([*ARENA, "run", "long.yaml", "--out", "out"], cwd=tmp_path, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            shown += chunk
+    except OSError:  # how a terminal says that its other side has gone
+        pass
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert re.search(r"slow: \d+ of 4000 episodes, \d+ in play, [\d,]+ steps/s, [\d,]+ s left", text)
+    assert re.search(r"expert: success 100% \[\d+%, 100%\] of \d+", text)
