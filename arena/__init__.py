@@ -28,6 +28,7 @@ from arena.errors import (
 )
 from arena.extras import import_extra, installed_version
 from arena.registry import make, make_agent, register, register_agent
+from arena.sampling import ActionSampler
 from arena.seeding import derive_seed, python_stream, stream
 from arena.session import Session
 from arena.spaces import FreeText
@@ -55,6 +56,7 @@ from arena.types import (
 __all__ = [
     "PLAYER",
     "Action",
+    "ActionSampler",
     "Agent",
     "AgentError",
     "AgentID",

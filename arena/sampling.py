@@ -1,4 +1,4 @@
-"""Random actions of a seat: one that is listed as legal, else an element of its action space, or a call of a tool.
+"""Random actions of a seat: one that is listed as legal, else an element of its action space; or a call of a tool.
 
 A space is never drawn from itself but from a seeded copy: spaces are shared, and sampling advances their generators.
 """
@@ -39,7 +39,7 @@ class ActionSampler:
     def __init__(self, seat: SeatSpec, rng: np.random.Generator) -> None:
         _check_can_act(seat)
         self._seat, self._rng = seat, rng
-        self._space = _seeded_copy(rng, seat)
+        self._space: Any = None if seat.action_space is None else _seeded_copy(rng, seat.action_space)
 
     def sample(self, step: SeatStep) -> Action:
         """Return a random action: the action space, through what is listed, and every tool have equal chances."""
@@ -50,10 +50,10 @@ def sample_action(rng: np.random.Generator, seat: SeatSpec, step: SeatStep) -> A
     """Return a random action as an `ActionSampler` does, for one step only: the space is copied where it is needed.
 
     Raises:
-        UsageError: The seat cannot act, or the elements of its action space are no actions.
+        UsageError: The seat cannot act, or an element of its action space is needed and would be no action.
     """
     _check_can_act(seat)
-    return _choose(rng, seat, step, lambda: _seeded_copy(rng, seat).sample())
+    return _choose(rng, seat, step, lambda: _seeded_copy(rng, seat.action_space).sample())
 
 
 def sample_element(rng: np.random.Generator, seat: SeatSpec) -> Action:
@@ -71,12 +71,12 @@ def sample_element(rng: np.random.Generator, seat: SeatSpec) -> Action:
 def _check_can_act(seat: SeatSpec) -> None:
     if seat.action_space is None and not seat.tools:
         raise UsageError("cannot draw an action: the seat has neither an action space nor tools")
-    if seat.action_space is not None and not isinstance(seat.action_space, ACTION_SPACES):
+
+
+def _seeded_copy(rng: np.random.Generator, space: Any) -> Any:
+    if not isinstance(space, ACTION_SPACES):
         allowed = ", ".join(kind.__name__ for kind in ACTION_SPACES)
-        raise UsageError(f"cannot draw an action from {seat.action_space} (allowed: {allowed})")
-
-
-def _seeded_copy(rng: np.random.Generator, space: spaces.Space[Any]) -> spaces.Space[Any]:
+        raise UsageError(f"cannot draw an action from {space} (allowed: {allowed})")
     mine = copy.deepcopy(space)
     mine.seed(int(rng.integers(2**31)))
     return mine

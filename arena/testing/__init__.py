@@ -4,6 +4,7 @@
 """
 
 from arena.testing.agent_contract import check_agent
-from arena.testing.env_contract import ContractError, Outcome, Report, check_env
+from arena.testing.env_contract import check_env
+from arena.testing.report import ContractError, Outcome, Report
 
 __all__ = ["ContractError", "Outcome", "Report", "check_agent", "check_env"]

@@ -15,9 +15,9 @@ import msgspec
 from arena.errors import ConfigError, UsageError
 from arena.registry import make
 from arena.replay import Difference, replay
+from arena.sampling import sample_action
 from arena.seeding import stream
 from arena.session import Session
-from arena.testing.env_contract import random_action
 from arena.trace import EndRecord, Episode, EpisodeRecord, StepRecord, read_episodes
 from arena.types import Action, AgentID, Limits, Task
 
@@ -57,7 +57,7 @@ def at_random(seed: int) -> Policy:
 
     def choose(session: Session) -> Mapping[AgentID, Action]:
         seats = session.journal[-1].time_step.seats
-        return {agent: random_action(rng, session.env.seat(agent), seats[agent]) for agent in session.acting}
+        return {agent: sample_action(rng, session.env.seat(agent), seats[agent]) for agent in session.acting}
 
     return choose
 

@@ -2,30 +2,12 @@ from __future__ import annotations
 
 import random
 import sys
-from collections import Counter
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from gymnasium import spaces
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 
-from arena import (
-    PLAYER,
-    Array,
-    FreeText,
-    Seat,
-    SeatSpec,
-    Session,
-    Tool,
-    ToolCall,
-    UsageError,
-    make,
-    make_agent,
-    restart,
-)
+from arena import PLAYER, FreeText, Seat, SeatSpec, Session, Tool, ToolCall, UsageError, make, make_agent, restart
 
 
 def seat_of(spec, seed=0):
@@ -47,37 +29,20 @@ def test_the_module_does_not_shadow_the_standard_library():
     assert not random.__file__.endswith("agents/random.py")
 
 
-def test_is_uniform_over_what_is_legal():
-    spec = SeatSpec(FreeText(), FreeText())
-    counts = Counter(play(spec, 4000, step=restart("", legal_actions=["a", "b", "c", "d"])))
-    assert set(counts) == set("abcd")
-    assert all(abs(count - 1000) < 150 for count in counts.values())
+def test_draws_what_is_listed_by_its_number():
+    """Transcripts of seeded random play stay as they are: one draw for the space, then one for each action."""
+    spec, legal = SeatSpec(FreeText(), FreeText()), ["a", "b", "c", "d"]
+    rng = seat_of(spec, seed=3).rng()
+    rng.integers(2**31)
+    assert play(spec, 20, seed=3, step=restart("", legal_actions=legal)) == [
+        legal[int(rng.integers(4))] for _ in range(20)
+    ]
 
 
-SPACES = [
-    FreeText(10, min_length=1),
-    spaces.Text(5),
-    spaces.Discrete(5, start=-2),
-    spaces.Box(-1, 1, (2, 3)),
-    spaces.Box(0, 255, (4,), np.uint8),
-    spaces.MultiBinary(4),
-    spaces.MultiDiscrete([3, 2]),
-]
-
-
-@pytest.mark.parametrize("space", SPACES, ids=str)
-def test_samples_the_space_without_touching_it(space):
-    before = repr(space.np_random.bit_generator.state)
-    for action in play(SeatSpec(FreeText(), space)):
-        assert space.contains(action.numpy() if isinstance(action, Array) else action)
-    assert repr(space.np_random.bit_generator.state) == before
-
-
-@pytest.mark.parametrize("space", SPACES, ids=str)
-def test_the_seed_decides(space):
-    spec = SeatSpec(FreeText(), space)
-    assert play(spec, seed=7) == play(spec, seed=7)
-    assert play(spec, seed=7) != play(spec, seed=8)
+def test_the_seed_decides():
+    for spec in (SeatSpec(FreeText(), FreeText(10, min_length=1)), SeatSpec(FreeText(), spaces.Box(-1, 1, (2, 3)))):
+        assert play(spec, seed=7) == play(spec, seed=7)
+        assert play(spec, seed=7) != play(spec, seed=8)
 
 
 def test_seats_of_one_episode_differ():
@@ -95,38 +60,9 @@ def test_refuses_what_it_cannot_draw():
         play(SeatSpec(FreeText(), spaces.Dict({"a": spaces.Discrete(2)})))
 
 
-SCHEMA = {
-    "type": "object",
-    "properties": {
-        "city": {"type": "string", "minLength": 2, "maxLength": 4},
-        "days": {"type": "integer", "exclusiveMinimum": 0, "maximum": 3},
-        "rate": {"type": "number", "minimum": 0.5, "maximum": 0.75},
-        "cold": {"type": "number", "exclusiveMaximum": -200},
-        "unit": {"enum": ["C", "F"]},
-        "deep": {"type": "object", "properties": {"x": {"type": ["integer", "null"]}}, "required": ["x"]},
-        "list": {"type": "array", "items": {"type": "boolean"}, "minItems": 1, "maxItems": 2},
-        "either": {"anyOf": [{"type": "null"}, {"const": "yes"}]},
-    },
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.integers(0, 2**53 - 1))
-def test_tool_calls_are_valid(seed):
-    tools = (Tool("weather", "", SCHEMA), Tool("stop", "", {"type": "object"}))
-    for call in play(SeatSpec(FreeText(), None, tools), 5, seed=seed):
-        assert isinstance(call, ToolCall)
-        schema = next(tool.parameters for tool in tools if tool.name == call.name)
-        Draft202012Validator(schema).validate(call.arguments)
-
-
-def test_uses_every_tool_and_sometimes_the_optional_arguments():
-    tools = (Tool("weather", "", SCHEMA), Tool("stop", "", {"type": "object"}))
-    calls = play(SeatSpec(FreeText(), None, tools), 200)
-    assert {call.name for call in calls} == {"weather", "stop"}
-    assert {name for call in calls for name in call.arguments} == set(SCHEMA["properties"])
+def test_calls_tools_where_there_is_nothing_else():
+    tools = (Tool("stop", "", {"type": "object"}),)
+    assert play(SeatSpec(FreeText(), None, tools), 2) == [ToolCall("stop", {})] * 2
 
 
 def test_plays_whole_games():

@@ -11,6 +11,7 @@ from arena import (
     Task,
     Taskset,
     TimeStep,
+    UnknownIdError,
     restart,
     stream,
     termination,
@@ -27,6 +28,11 @@ class OneTask(Taskset):
 
     def task(self, index):
         return Task(f"only-{self.split}", self.split)
+
+
+def refuse_foreign(task):
+    if task != OneTask("test").task(0):
+        raise UnknownIdError(f"no task {task.id!r}")
 
 
 class Match(Environment):
@@ -50,6 +56,7 @@ class Match(Environment):
         return OneTask(split)
 
     def reset(self, task, seed):
+        refuse_foreign(task)
         self.rng, self.round, self.paid = stream(seed, "env"), 0, 0.0
         coin = int(self.rng.integers(2))
         return TimeStep({agent: restart(coin) for agent in self.possible_agents}, self.possible_agents)
@@ -88,7 +95,9 @@ class Nim(Environment):
         return OneTask(split)
 
     def reset(self, task, seed):
+        refuse_foreign(task)
         self.stones, self.turn, self.own = 7, 0, dict.fromkeys(self.possible_agents, 0)
+        self.winner = None
         seats = {agent: restart(self.text(agent), legal_actions=(1, 2)) for agent in self.possible_agents}
         return TimeStep(seats, ("first",))
 
@@ -115,4 +124,6 @@ class Nim(Environment):
         return TimeStep(seats, (self.possible_agents[self.turn % 2],))
 
     def score(self):
-        return Score(1.0, None, seats={agent: float(agent == self.winner) for agent in self.possible_agents})
+        return Score(
+            float(self.stones == 0), None, seats={agent: float(agent == self.winner) for agent in self.possible_agents}
+        )

@@ -18,6 +18,7 @@ from arena import (
 from arena.registry import agents, environments
 from arena.runner import Progress, plan, play_episode, run
 from arena.scenario import parse_scenario
+from arena.testing import check_env
 
 from .games import Match, Nim
 
@@ -65,6 +66,11 @@ def guess(**limits):
 def play(session, **seated):
     asyncio.run(play_episode(session, seated))
     return session.end()
+
+
+@pytest.mark.parametrize("game", [Match, Nim])
+def test_games_of_several_seats_keep_the_same_contract(game):
+    check_env(game).raise_if_failed()
 
 
 @pytest.mark.parametrize("kind", [Scripted, Slow])
