@@ -11,7 +11,7 @@ it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NoReturn
 
 import msgspec
@@ -31,6 +31,7 @@ from arena.errors import (
     UsageError,
 )
 from arena.legality import check_action
+from arena.promises import broken, check_score, check_time_step, names
 from arena.trace import EndRecord, StepRecord, first_digest, next_digest
 from arena.types import (
     Action,
@@ -38,14 +39,11 @@ from arena.types import (
     Limit,
     LimitKind,
     Limits,
-    Score,
     SeatStep,
     Task,
     TimeStep,
     Usage,
     as_action,
-    decode_json,
-    encode_json,
     encode_msgpack,
 )
 
@@ -313,7 +311,7 @@ class Session:
     def _checked(self, actions: Mapping[AgentID, Any], last: TimeStep) -> dict[AgentID, Action]:
         acting = last.acting
         if len(actions) != len(acting) or any(agent not in actions for agent in acting):
-            raise InvalidActionError(f"actions came from {_names(actions)}; due are those of {_names(acting)}")
+            raise InvalidActionError(f"actions came from {names(actions)}; due are those of {names(acting)}")
         given: dict[AgentID, Action] = {}
         listed = self.env.spec.legal_actions
         for agent in acting:
@@ -361,7 +359,14 @@ class Session:
         decisions: Mapping[AgentID, dict[str, Any]] | None = None,
     ) -> StepRecord:
         index = len(self.journal)
-        self._verify(answer)
+        try:
+            check_time_step(self.env.spec, answer, self._alive(), first=index == 0)
+        except Exception as error:  # the boundary: an answer too odd even to be checked
+            failure = (
+                error if isinstance(error, EnvError) else broken(self.env.spec, f"an answer that is none: {error}")
+            )
+            self.fail(failure)
+            raise failure from error
         limit = None if answer.is_last else limit
         if limit is not None:
             answer = _truncated(answer, f"{limit.kind}_limit")
@@ -369,7 +374,9 @@ class Session:
             self._digest = next_digest(self._digest, index, actions, answer)
             encode_msgpack(answer)  # refuses what JSON alone can hold, such as integers beyond 64 bits
         except (TypeError, ValueError, OverflowError, RecursionError) as error:  # UsageErrors are ValueErrors
-            self._broken(f"an answer that cannot be sent: {error}")
+            failure = broken(self.env.spec, f"an answer that cannot be sent: {error}")
+            self.fail(failure)
+            raise failure from error
         record = StepRecord(
             index=index,
             time_step=answer,
@@ -386,45 +393,11 @@ class Session:
             self.status = "over"
         return record
 
-    def _verify(self, answer: TimeStep) -> None:
-        """Check what a session relies on: who is alive, who acts, finite rewards, declared endings."""
-        if not isinstance(answer, TimeStep):
-            self._broken(f"a {type(answer).__name__}, which is no TimeStep")
-        expected = self._alive() if self.journal else set(self._seats)
-        first = not self.journal and bool(answer.seats)  # not every possible seat need take part
-        if not (answer.seats.keys() <= expected if first else answer.seats.keys() == expected):
-            self._broken(f"steps for {_names(answer.seats)}; alive are {_names(expected)}")
-        goes_on = False
-        for agent, step in answer.seats.items():
-            goes_on |= self._goes_on(agent, step)
-        for agent in answer.acting:
-            if agent not in answer.seats or answer.seats[agent].is_last:
-                self._broken(f"{agent!r} as acting, which is not alive")
-        if goes_on and not answer.acting:
-            self._broken("nobody to act although seats are alive")
-
-    def _goes_on(self, agent: AgentID, step: SeatStep) -> bool:
-        """Check one seat's step and return whether the seat goes on."""
-        spec = self.env.spec
-        low, high = spec.reward_range
-        if type(step.reward) is not float or not low <= step.reward <= high:  # the second is also false for NaN
-            self._broken(f"reward {step.reward!r} for {agent}; rewards are floats in {spec.reward_range}")
-        if not step.terminated and not step.truncated:
-            if step.ending is not None:
-                self._broken(f"ending {step.ending!r} for {agent}, which goes on")
-            return True
-        kind = "termination" if step.terminated else "truncation"
-        if (step.terminated and step.truncated) or spec.endings.get(step.ending or "") != kind:
-            self._broken(f"{kind} {step.ending!r} for {agent}; declared endings: {spec.endings}")
-        return False
-
-    def _alive(self) -> set[AgentID]:
-        return {agent for agent, step in self.journal[-1].time_step.seats.items() if not step.is_last}
-
-    def _broken(self, what: str) -> NoReturn:
-        error = EnvError(f"{self.env.spec.id} broke its contract: it returned {what}")
-        self.fail(error)
-        raise error
+    def _alive(self) -> Collection[AgentID]:
+        """Return the seats that were alive before the next step: every possible one before the first."""
+        if not self.journal:
+            return self._seats
+        return [agent for agent, step in self.journal[-1].time_step.seats.items() if not step.is_last]
 
     def _standstill(self) -> TimeStep:
         """Return the latest time step again, for the live seats only and without rewards."""
@@ -456,7 +429,7 @@ class Session:
         score, error = None, self.error
         if self.status == "over":
             try:
-                score = self._checked_score(self.env.score())
+                score = check_score(self.env.spec, self.env.score(), self._seats)
             except BoundaryError as failure:
                 error = failure
             except Exception as failure:  # the boundary: a grader's failure is never a score
@@ -488,17 +461,6 @@ class Session:
             digest=self._digest.hex(),
         )
 
-    def _checked_score(self, score: Score) -> Score:
-        """Return the score as every reader of a trace will see it."""
-        plain: Score = decode_json(encode_json(score), type=Score)
-        low, high = self.env.spec.score_range
-        for name, value in {"value": plain.value, **plain.seats}.items():
-            if not low <= value <= high:
-                raise GraderError(f"the score ({name}) is {value}, outside the declared {self.env.spec.score_range}")
-        if not plain.seats.keys() <= self._seats.keys():
-            raise GraderError(f"scores came for {_names(plain.seats)}; the seats are {_names(self._seats)}")
-        return plain
-
 
 def _truncated(answer: TimeStep, ending: str) -> TimeStep:
     """Return a time step with every live seat truncated and nobody to act."""
@@ -509,7 +471,3 @@ def _truncated(answer: TimeStep, ending: str) -> TimeStep:
         for agent, step in answer.seats.items()
     }
     return TimeStep(seats)
-
-
-def _names(agents: Any) -> str:
-    return ", ".join(map(str, agents)) or "nobody"

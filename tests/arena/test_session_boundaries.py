@@ -180,3 +180,11 @@ def test_apply_takes_steps_in_order() -> None:
     with pytest.raises(UsageError):
         session.apply(session.journal[1])
     assert len(session.journal) == 3
+
+
+@pytest.mark.parametrize("answer", [TimeStep({PLAYER: None}, (PLAYER,)), TimeStep({PLAYER: restart("x")}, None), 7])
+def test_an_answer_of_the_wrong_shape_is_an_error(answer: Any) -> None:
+    session = opened(breaking(step=lambda self, actions: answer))
+    with pytest.raises(EnvError, match="broke its contract"):
+        say(session, "hi")
+    assert_failed(session)
