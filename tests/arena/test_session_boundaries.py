@@ -28,6 +28,7 @@ from arena import (
     Tool,
     ToolCall,
     UsageError,
+    restart,
     transition,
 )
 from arena.trace import EndRecord
