@@ -36,7 +36,6 @@ from arena import (
     UsageError,
     make,
     make_agent,
-    register,
     restart,
     termination,
     transition,
@@ -242,14 +241,15 @@ class SumTasks(Taskset):
         return Task("sum")
 
 
-@register(
-    "test/sum-v0",
-    summary="Add numbers with a tool, then say the sum.",
-    endings={"said": "termination"},
-    reward_range=(0.0, 1.0),
-)
 class Sum(SingleAgentEnvironment):
     """The sum of four numbers; `add` adds two of them."""
+
+    spec = EnvSpec(
+        id="test/sum-v0",
+        summary="Add numbers with a tool, then say the sum.",
+        endings={"said": "termination"},
+        reward_range=(0.0, 1.0),
+    )
 
     def seat(self, agent):
         return SeatSpec(FreeText(), None, (ADD, SAY), "Add up the numbers and say the sum.")
@@ -296,7 +296,7 @@ def test_uses_tools_through_a_whole_episode(stream, window):
     with ChatServer(model=add_up) as server:
 
         async def game():
-            env = make("test/sum-v0")
+            env = Sum()
             options = {"history": "window", "window_turns": 20} if window else {}
             agent = make_chat(server, stream=stream, **options)
             result = await play(agent, env, SumTasks().task(0), 5)
