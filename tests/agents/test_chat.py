@@ -19,6 +19,7 @@ from arena import (
     PLAYER,
     AgentError,
     ConfigError,
+    EnvSpec,
     FreeText,
     InvalidActionError,
     ModelError,
