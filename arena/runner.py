@@ -12,38 +12,23 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
 
-import msgspec
-
-from arena.agent import Agent, Seat
 from arena.errors import (
-    AgentError,
-    ArenaError,
-    BoundaryError,
-    EnvError,
-    InvalidActionError,
-    LimitReached,
     PrerequisiteError,
-    UsageError,
 )
+from arena.play import play_episode
 from arena.registry import agents, make_agent
 from arena.scenario import Scenario
 from arena.seeding import derive_seed
 from arena.session import Session
 from arena.trace import AgentRef, EndRecord, Episode, EpisodeRecord
-from arena.types import AgentID, Decision, SeatStep, Task, Usage
+from arena.types import AgentID, Task
 
-__all__ = ["PlannedEpisode", "Progress", "plan", "play_episode", "run"]
+__all__ = ["PlannedEpisode", "Progress", "plan", "run"]
 
 _log = logging.getLogger(__name__)
-_UNDERSTOOD = (BoundaryError, PrerequisiteError, LimitReached)
-"""What an agent may raise on purpose; anything else is its failure."""
-_YIELD_AFTER_S = 0.02
-"""An episode whose agents never wait lets the event loop run this often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,183 +179,6 @@ async def _play_planned(
         session.close()
         for agent in seated.values():
             await agent.close()
-
-
-async def play_episode(
-    session: Session, seated: dict[AgentID, Agent], *, on_step: Callable[[], None] = lambda: None
-) -> None:
-    """Play a session to its end.
-
-    What fails on the way (environment, agent, model) is recorded on the session; it never escapes as an exception.
-
-    Args:
-        session: A new session.
-        seated: The agent of every seat.
-        on_step: Called after each step.
-
-    Raises:
-        PrerequisiteError: An agent or the environment lacks something that every episode needs.
-    """
-    try:
-        await _play(session, seated, on_step)
-    except LimitReached as reached:  # an agent that keeps a limit of its own
-        session.truncate(reached.kind, reached.value, reached.limit)
-    except BoundaryError as error:
-        if "usage" in error.details:  # what an agent spent before it failed
-            session.spend(msgspec.convert(error.details["usage"], Usage))
-        session.fail(error)
-    except UsageError as error:  # what the environment or the session refused: no other episode suffers
-        session.fail(EnvError(f"{session.env.spec.id}: {error}"))
-
-
-async def _play(session: Session, seated: dict[AgentID, Agent], on_step: Callable[[], None]) -> None:
-    record = session.open()
-    for seat, agent in seated.items():
-        _begin(session, seat, agent)
-    clock = time.monotonic
-    last_yield = clock()
-    index = 1
-    while acting := session.acting:
-        steps = record.time_step.seats
-        if len(steps) > len(acting):
-            _observe(seated, steps, without=acting)
-        decisions: dict[AgentID, Decision] = {}
-        agent_s: dict[AgentID, float] = {}
-        usage: Usage | None = None
-        while True:
-            missing = [seat for seat in acting if seat not in decisions]
-            used = await _decide(session, seated, steps, missing, decisions, agent_s)
-            if used is not None:
-                usage = used if usage is None else usage + used
-            if not session.acting:  # the wall-time limit ended the episode while agents were deciding
-                session.spend(usage)
-                break
-            try:
-                record = session.step(
-                    index,
-                    {seat: decision.action for seat, decision in decisions.items()},
-                    usage=usage,
-                    agent_s=agent_s,
-                    decisions={seat: d.info for seat, d in decisions.items() if d.info},
-                )
-                break
-            except InvalidActionError as error:
-                if not session.acting:  # one refusal too many
-                    session.spend(usage)
-                    break
-                _refuse(seated, decisions, error)
-        record = session.journal[-1]
-        index = len(session.journal)
-        on_step()
-        if (now := clock()) - last_yield > _YIELD_AFTER_S:
-            await asyncio.sleep(0)
-            last_yield = now
-    _observe(seated, record.time_step.seats, without=())
-
-
-def _begin(session: Session, seat: AgentID, agent: Agent) -> None:
-    expert = partial(session.expert_action, seat) if agent.spec.needs_expert else None
-    try:
-        agent.begin(Seat(seat, session.env.spec, session.env.seat(seat), session.task, session.seed, expert))
-    except _UNDERSTOOD:
-        raise
-    except Exception as error:  # the boundary: whatever an agent raises becomes data
-        raise _agent_failed(agent, error) from error
-
-
-def _observe(seated: dict[AgentID, Agent], steps: dict[AgentID, SeatStep], without: tuple[AgentID, ...]) -> None:
-    for seat, step in steps.items():
-        if seat not in without:
-            try:
-                seated[seat].observe(step)
-            except _UNDERSTOOD:
-                raise
-            except Exception as error:  # the boundary, as above
-                raise _agent_failed(seated[seat], error) from error
-
-
-async def _decide(
-    session: Session,
-    seated: dict[AgentID, Agent],
-    steps: dict[AgentID, SeatStep],
-    seats: list[AgentID],
-    decisions: dict[AgentID, Decision],
-    agent_s: dict[AgentID, float],
-) -> Usage | None:
-    """Ask agents for their actions; those that wait do so together, within what is left of the wall time."""
-    waiting: list[tuple[AgentID, Awaitable[Any], float]] = []
-    used: Usage | None = None
-    clock = time.monotonic
-
-    def take(seat: AgentID, answer: Any, began: float) -> None:
-        nonlocal used
-        decision = answer if type(answer) is Decision else Decision(answer)
-        decisions[seat] = decision
-        agent_s[seat] = agent_s.get(seat, 0.0) + clock() - began
-        if decision.usage is not None:
-            used = decision.usage if used is None else used + decision.usage
-
-    for seat in seats:
-        began = clock()
-        try:
-            answer = seated[seat].act(steps[seat])
-        except Exception as error:  # the boundary, as above
-            for _, other, _ in waiting:
-                if isinstance(other, Coroutine):
-                    other.close()
-            if isinstance(error, _UNDERSTOOD):
-                raise
-            raise _agent_failed(seated[seat], error) from error
-        if isinstance(answer, Awaitable):
-            waiting.append((seat, answer, began))
-        else:
-            take(seat, answer, began)
-    if waiting:
-        await _wait(session, seated, waiting, take)
-    return used
-
-
-async def _wait(
-    session: Session,
-    seated: dict[AgentID, Agent],
-    waiting: list[tuple[AgentID, Awaitable[Any], float]],
-    take: Callable[[AgentID, Any, float], None],
-) -> None:
-    async def one(seat: AgentID, answer: Awaitable[Any], began: float) -> None:
-        try:
-            take(seat, await answer, began)
-        except _UNDERSTOOD:
-            raise
-        except Exception as error:  # the boundary, as above
-            raise _agent_failed(seated[seat], error) from error
-
-    left = session.remaining_s()
-    deadline = asyncio.timeout(left)
-    try:
-        async with deadline, asyncio.TaskGroup() as group:
-            for seat, answer, began in waiting:
-                group.create_task(one(seat, answer, began))
-    except BaseExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    except TimeoutError:
-        allowed = session.limits.wall_time_s
-        if not deadline.expired() or allowed is None:
-            raise
-        session.truncate("wall_time", allowed, allowed)
-
-
-def _refuse(seated: dict[AgentID, Agent], decisions: dict[AgentID, Decision], error: InvalidActionError) -> None:
-    """Tell the agents concerned, and drop their actions so that they are asked again."""
-    culprit = error.details.get("agent")
-    for seat in [culprit] if culprit in decisions else list(decisions):
-        del decisions[seat]
-        seated[seat].refuse(error)
-
-
-def _agent_failed(agent: Agent, error: Exception) -> AgentError:
-    if isinstance(error, ArenaError):
-        return AgentError(f"agent {agent.spec.id!r}: {error}")
-    return AgentError(f"agent {agent.spec.id!r}: {type(error).__name__}: {error}")
 
 
 def _line_ups(scenario: Scenario) -> dict[str, dict[AgentID, AgentRef]]:

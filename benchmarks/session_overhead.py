@@ -24,7 +24,7 @@ from typing import Any
 
 import arena
 from arena import Agent, Limits, SeatStep, Session, Task, register_agent, stream
-from arena.runner import play_episode
+from arena.play import play_episode
 
 GAMES, COMMANDS = 6, 60
 INFOS = ("feedback", "objective", "won", "lost", "score", "max_score", "admissible_commands")

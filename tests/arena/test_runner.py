@@ -15,8 +15,9 @@ from arena import (
     Session,
     Usage,
 )
+from arena.play import play_episode
 from arena.registry import agents, environments
-from arena.runner import Progress, plan, play_episode, run
+from arena.runner import Progress, plan, run
 from arena.scenario import parse_scenario
 from arena.testing import check_env
 

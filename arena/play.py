@@ -1,0 +1,195 @@
+"""Playing one episode: agents decide, the session steps, everybody is told.
+
+This is the asynchronous driver around a synchronous session. Agents that wait for something (a model, a person) wait
+together; whatever fails is recorded on the session and never escapes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from arena.agent import Agent, Seat
+from arena.errors import (
+    AgentError,
+    ArenaError,
+    BoundaryError,
+    EnvError,
+    InvalidActionError,
+    LimitReached,
+    PrerequisiteError,
+    UsageError,
+)
+from arena.session import Session
+from arena.types import AgentID, Decision, SeatStep, Usage
+
+__all__ = ["play_episode"]
+
+_YIELD_AFTER_S = 0.02
+"""An episode whose agents never wait lets the event loop run this often."""
+
+
+async def play_episode(
+    session: Session, seated: Mapping[AgentID, Agent], *, on_step: Callable[[], None] = lambda: None
+) -> None:
+    """Play a session to its end.
+
+    Args:
+        session: A new session.
+        seated: The agent of every seat.
+        on_step: Called after each step.
+
+    Raises:
+        PrerequisiteError: An agent or the environment lacks something that every episode needs.
+    """
+    try:
+        await _play(session, seated, on_step)
+    except LimitReached as reached:  # an agent that keeps a limit of its own
+        session.truncate(reached.kind, reached.value, reached.limit)
+    except BoundaryError as error:
+        if "usage" in error.details:  # what an agent spent before it failed
+            session.spend(msgspec.convert(error.details["usage"], Usage))
+        session.fail(error)
+    except UsageError as error:  # what the environment or the session refused: no other episode suffers
+        session.fail(EnvError(f"{session.env.spec.id}: {error}"))
+
+
+async def _play(session: Session, seated: Mapping[AgentID, Agent], on_step: Callable[[], None]) -> None:
+    session.open()
+    for seat, agent in seated.items():
+        expert = partial(session.expert_action, seat) if agent.spec.needs_expert else None
+        with _blaming(agent):
+            agent.begin(Seat(seat, session.env.spec, session.env.seat(seat), session.task, session.seed, expert))
+    last_yield = time.monotonic()
+    while acting := session.acting:
+        steps = session.journal[-1].time_step.seats
+        if len(steps) > len(acting):
+            _tell(seated, {seat: step for seat, step in steps.items() if seat not in acting})
+        await _Turn(session, seated, steps).take()
+        on_step()
+        if time.monotonic() - last_yield > _YIELD_AFTER_S:
+            await asyncio.sleep(0)
+            last_yield = time.monotonic()
+    _tell(seated, session.journal[-1].time_step.seats)
+
+
+def _tell(seated: Mapping[AgentID, Agent], steps: Mapping[AgentID, SeatStep]) -> None:
+    for seat, step in steps.items():
+        with _blaming(seated[seat]):
+            seated[seat].observe(step)
+
+
+class _Turn:
+    """The deciding that leads to one step.
+
+    Attributes:
+        decisions: What has been decided so far, by seat.
+        agent_s: Seconds that each seat took, repetitions after refusals included.
+        usage: What deciding has cost.
+    """
+
+    __slots__ = ("_seated", "_session", "_steps", "agent_s", "decisions", "usage")
+
+    def __init__(self, session: Session, seated: Mapping[AgentID, Agent], steps: Mapping[AgentID, SeatStep]) -> None:
+        self._session, self._seated, self._steps = session, seated, steps
+        self.decisions: dict[AgentID, Decision] = {}
+        self.agent_s: dict[AgentID, float] = {}
+        self.usage: Usage | None = None
+
+    async def take(self) -> None:
+        """Ask until the session has taken a step or the episode is over."""
+        session, index = self._session, len(self._session.journal)
+        acting = session.acting
+        try:
+            while session.acting:
+                await self._decide([seat for seat in acting if seat not in self.decisions])
+                if session.acting and self._step(index):
+                    return
+        except BaseException:
+            session.spend(self.usage)
+            raise
+        session.spend(self.usage)
+
+    def _step(self, index: int) -> bool:
+        """Return whether the session took the step; whoever was refused is told, and will be asked again."""
+        decisions = self.decisions
+        try:
+            self._session.step(
+                index,
+                {seat: decision.action for seat, decision in decisions.items()},
+                usage=self.usage,
+                agent_s=self.agent_s,
+                decisions={seat: decision.info for seat, decision in decisions.items() if decision.info},
+            )
+        except InvalidActionError as error:
+            culprit = error.details.get("agent")
+            for seat in [culprit] if culprit in decisions else list(decisions):
+                del decisions[seat]
+                with _blaming(self._seated[seat]):
+                    self._seated[seat].refuse(error)
+            return False
+        return True
+
+    async def _decide(self, seats: list[AgentID]) -> None:
+        waiting: list[tuple[AgentID, Awaitable[Any], float]] = []
+        try:
+            for seat in seats:
+                began = time.monotonic()
+                with _blaming(self._seated[seat]):
+                    answer = self._seated[seat].act(self._steps[seat])
+                if isinstance(answer, Awaitable):
+                    waiting.append((seat, answer, began))
+                else:
+                    self._note(seat, answer, began)
+        except BaseException:
+            for _, answer, _ in waiting:
+                if isinstance(answer, Coroutine):
+                    answer.close()
+            raise
+        if waiting:
+            await self._wait(waiting)
+
+    def _note(self, seat: AgentID, answer: Any, began: float) -> None:
+        decision = answer if type(answer) is Decision else Decision(answer)
+        self.decisions[seat] = decision
+        self.agent_s[seat] = self.agent_s.get(seat, 0.0) + time.monotonic() - began
+        if decision.usage is not None:
+            self.usage = decision.usage if self.usage is None else self.usage + decision.usage
+
+    async def _wait(self, waiting: list[tuple[AgentID, Awaitable[Any], float]]) -> None:
+        """Await answers together, within what is left of the wall time; beyond that the episode is truncated."""
+
+        async def one(seat: AgentID, answer: Awaitable[Any], began: float) -> None:
+            with _blaming(self._seated[seat]):
+                self._note(seat, await answer, began)
+
+        deadline = asyncio.timeout(self._session.remaining_s())
+        try:
+            async with deadline, asyncio.TaskGroup() as group:
+                for seat, answer, began in waiting:
+                    group.create_task(one(seat, answer, began))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        except TimeoutError:
+            allowed = self._session.limits.wall_time_s
+            if not deadline.expired() or allowed is None:
+                raise
+            self._session.truncate("wall_time", allowed, allowed)
+
+
+@contextmanager
+def _blaming(agent: Agent) -> Iterator[None]:
+    """Turn whatever an agent raises into an `AgentError`, unless it says itself what failed."""
+    try:
+        yield
+    except (BoundaryError, PrerequisiteError, LimitReached):
+        raise
+    except Exception as error:  # the boundary: an agent's failure becomes data
+        what = str(error) if isinstance(error, ArenaError) else f"{type(error).__name__}: {error}"
+        raise AgentError(f"agent {agent.spec.id!r}: {what}") from error
