@@ -27,8 +27,9 @@ and it is decoded through the closed table `ERROR_CODES`: a remote string never 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -80,7 +81,7 @@ class ArenaError(Exception):
     retryable: bool = False
 
     def __init__(self, message: str, **details: Any) -> None:
-        self.message = " ".join(str(message).split())
+        self.message = " ".join(str(message).split()).encode("utf-8", "replace").decode()
         self.details = details
         super().__init__(self.message)
 
@@ -194,6 +195,9 @@ class ReplayError(BoundaryError):
 class LimitReached(ArenaError):
     """A limit was reached. An environment or an agent that keeps one itself raises this; the episode is truncated.
 
+    Raises:
+        ValueError: Another kind, or a number that is not finite.
+
     Args:
         kind: What was limited: steps, wall_time, step_time, tokens, cost or invalid_actions.
         value: What was used, in the limit's unit.
@@ -203,6 +207,8 @@ class LimitReached(ArenaError):
     code = "LIMIT"
 
     def __init__(self, kind: LimitKind, value: float, limit: float) -> None:
+        if kind not in get_args(LimitKind) or not (math.isfinite(value) and math.isfinite(limit)):
+            raise ValueError(f"no limit: {kind!r}, {value} of {limit} (kinds: {', '.join(get_args(LimitKind))})")
         super().__init__(f"limit {kind} reached: {value:g} of {limit:g}", kind=kind, value=value, limit=limit)
         self.kind, self.value, self.limit = kind, float(value), float(limit)
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from statistics import NormalDist
 
-__all__ = ["mean_interval", "wilson_interval"]
+__all__ = ["mean_interval", "rate_interval", "wilson_interval"]
 
 Interval = tuple[float, float]
 
@@ -33,18 +33,37 @@ def wilson_interval(successes: int, trials: int, *, level: float = 0.95) -> Inte
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
-def mean_interval(
-    values: Sequence[float], clusters: Sequence[Hashable] | None = None, *, level: float = 0.95
-) -> Interval | None:
-    """Return an interval of the mean; None where the data allow none.
+def rate_interval(verdicts: Sequence[bool], clusters: Sequence[Hashable], *, level: float = 0.95) -> Interval | None:
+    """Return an interval of a success rate, in [0, 1]; None where the data allow none.
 
-    Values that are all 0 or 1, each in a cluster of its own, get Wilson's interval. Others get Student's t; where a
-    cluster (a task, say) holds several values, the standard error is that of the clusters' totals, because episodes of
-    one task are not independent. If all are 0 or all are 1, the clusters count as trials for Wilson's interval.
+    Wilson's where every verdict is of a cluster (a task, say) of its own; else that of `mean_interval`, because
+    episodes of one task are not independent. If all succeeded or all failed, each cluster counts as one trial.
+
+    Args:
+        verdicts: The outcomes, shape (N,).
+        clusters: The cluster of each, shape (N,).
+        level: Confidence level, in (0, 1).
+    """
+    groups = len(set(clusters))
+    if groups == len(verdicts):
+        return wilson_interval(sum(verdicts), len(verdicts), level=level)
+    if groups >= 2 and len(set(verdicts)) == 1:
+        return wilson_interval(groups * verdicts[0], groups, level=level)
+    return mean_interval([float(verdict) for verdict in verdicts], clusters, bounds=(0.0, 1.0), level=level)
+
+
+def mean_interval(
+    values: Sequence[float], clusters: Sequence[Hashable], *, bounds: Interval | None = None, level: float = 0.95
+) -> Interval | None:
+    """Return Student's t interval of the mean; None where the data allow none.
+
+    Where a cluster holds several values, the standard error is that of the clusters' totals. Without any variation
+    there is no interval: a width of 0 would say too much.
 
     Args:
         values: The numbers, shape (N,).
-        clusters: The cluster of each, shape (N,); None where all are independent.
+        clusters: The cluster of each, shape (N,).
+        bounds: The range in which the mean must lie; the interval is cut to it.
         level: Confidence level, in (0, 1).
 
     Source:
@@ -52,19 +71,18 @@ def mean_interval(
     """
     n = len(values)
     groups: dict[Hashable, list[float]] = defaultdict(list)
-    for index, value in enumerate(values):
-        groups[index if clusters is None else clusters[index]].append(value)
-    if len(groups) == n and all(value in (0, 1) for value in values):
-        return wilson_interval(int(sum(values)), n, level=level)
-    if len(groups) < 2:
+    for value, cluster in zip(values, clusters, strict=True):
+        groups[cluster].append(value)
+    g = len(groups)
+    if g < 2:
         return None
     from scipy.special import stdtrit
 
     mean = math.fsum(values) / n
     totals = [math.fsum(group) - len(group) * mean for group in groups.values()]
-    g = len(groups)
     error = math.sqrt(math.fsum(total * total for total in totals) * g / (g - 1)) / n
-    if error == 0 and mean in (0, 1):
-        return wilson_interval(int(mean) * g, g, level=level)
+    if error < 1e-12 * max(1.0, abs(mean)):
+        return None
     half = float(stdtrit(g - 1, 0.5 + level / 2)) * error
-    return mean - half, mean + half
+    low, high = bounds or (-math.inf, math.inf)
+    return max(low, mean - half), min(high, mean + half)

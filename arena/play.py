@@ -7,9 +7,10 @@ together; whatever fails is recorded on the session and never escapes.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -27,10 +28,11 @@ from arena.errors import (
     UsageError,
 )
 from arena.session import Session
-from arena.types import AgentID, Decision, SeatStep, Usage
+from arena.types import AgentID, Decision, SeatStep, Usage, decode_json, encode_json
 
-__all__ = ["play_episode"]
+__all__ = ["blaming", "play_episode"]
 
+_log = logging.getLogger(__name__)
 _YIELD_AFTER_S = 0.02
 """An episode whose agents never wait lets the event loop run this often."""
 
@@ -53,8 +55,8 @@ async def play_episode(
     except LimitReached as reached:  # an agent that keeps a limit of its own
         session.truncate(reached.kind, reached.value, reached.limit)
     except BoundaryError as error:
-        if "usage" in error.details:  # what an agent spent before it failed
-            session.spend(msgspec.convert(error.details["usage"], Usage))
+        with suppress(msgspec.ValidationError):  # what an agent spent before it failed
+            session.spend(msgspec.convert(error.details.get("usage"), Usage | None))
         session.fail(error)
     except UsageError as error:  # what the environment or the session refused: no other episode suffers
         session.fail(EnvError(f"{session.env.spec.id}: {error}"))
@@ -64,7 +66,7 @@ async def _play(session: Session, seated: Mapping[AgentID, Agent], on_step: Call
     session.open()
     for seat, agent in seated.items():
         expert = partial(session.expert_action, seat) if agent.spec.needs_expert else None
-        with _blaming(agent):
+        with blaming(agent):
             agent.begin(Seat(seat, session.env.spec, session.env.seat(seat), session.task, session.seed, expert))
     last_yield = time.monotonic()
     while acting := session.acting:
@@ -76,12 +78,15 @@ async def _play(session: Session, seated: Mapping[AgentID, Agent], on_step: Call
         if time.monotonic() - last_yield > _YIELD_AFTER_S:
             await asyncio.sleep(0)
             last_yield = time.monotonic()
-    _tell(seated, session.journal[-1].time_step.seats)
+    try:
+        _tell(seated, session.journal[-1].time_step.seats)
+    except (BoundaryError, LimitReached) as error:  # the episode is over, and its score stands
+        _log.warning("after the end: %s", error)
 
 
 def _tell(seated: Mapping[AgentID, Agent], steps: Mapping[AgentID, SeatStep]) -> None:
     for seat, step in steps.items():
-        with _blaming(seated[seat]):
+        with blaming(seated[seat]):
             seated[seat].observe(step)
 
 
@@ -91,30 +96,24 @@ class _Turn:
     Attributes:
         decisions: What has been decided so far, by seat.
         agent_s: Seconds that each seat took, repetitions after refusals included.
-        usage: What deciding has cost.
     """
 
-    __slots__ = ("_seated", "_session", "_steps", "agent_s", "decisions", "usage")
+    __slots__ = ("_seated", "_session", "_steps", "agent_s", "decisions")
 
     def __init__(self, session: Session, seated: Mapping[AgentID, Agent], steps: Mapping[AgentID, SeatStep]) -> None:
         self._session, self._seated, self._steps = session, seated, steps
         self.decisions: dict[AgentID, Decision] = {}
         self.agent_s: dict[AgentID, float] = {}
-        self.usage: Usage | None = None
 
     async def take(self) -> None:
         """Ask until the session has taken a step or the episode is over."""
         session, index = self._session, len(self._session.journal)
         acting = session.acting
-        try:
-            while session.acting:
-                await self._decide([seat for seat in acting if seat not in self.decisions])
-                if session.acting and self._step(index):
-                    return
-        except BaseException:
-            session.spend(self.usage)
-            raise
-        session.spend(self.usage)
+        while session.acting:
+            await self._decide([seat for seat in acting if seat not in self.decisions])
+            if session.acting and self._step(index):
+                return
+            await asyncio.sleep(0)  # an agent that is refused again and again must not keep others from playing
 
     def _step(self, index: int) -> bool:
         """Return whether the session took the step; whoever was refused is told, and will be asked again."""
@@ -123,7 +122,6 @@ class _Turn:
             self._session.step(
                 index,
                 {seat: decision.action for seat, decision in decisions.items()},
-                usage=self.usage,
                 agent_s=self.agent_s,
                 decisions={seat: decision.info for seat, decision in decisions.items() if decision.info},
             )
@@ -131,7 +129,7 @@ class _Turn:
             culprit = error.details.get("agent")
             for seat in [culprit] if culprit in decisions else list(decisions):
                 del decisions[seat]
-                with _blaming(self._seated[seat]):
+                with blaming(self._seated[seat]):
                     self._seated[seat].refuse(error)
             return False
         return True
@@ -141,12 +139,13 @@ class _Turn:
         try:
             for seat in seats:
                 began = time.monotonic()
-                with _blaming(self._seated[seat]):
+                with blaming(self._seated[seat]):
                     answer = self._seated[seat].act(self._steps[seat])
                 if isinstance(answer, Awaitable):
                     waiting.append((seat, answer, began))
                 else:
-                    self._note(seat, answer, began)
+                    with blaming(self._seated[seat]):
+                        self._note(seat, answer, began)
         except BaseException:
             for _, answer, _ in waiting:
                 if isinstance(answer, Coroutine):
@@ -156,17 +155,19 @@ class _Turn:
             await self._wait(waiting)
 
     def _note(self, seat: AgentID, answer: Any, began: float) -> None:
+        """Take down an answer; what it cost counts at once, whatever comes of it."""
         decision = answer if type(answer) is Decision else Decision(answer)
+        if decision.usage is not None or decision.info:
+            decode_json(encode_json((decision.usage, decision.info)), tuple[Usage | None, dict[str, Any]])
+            self._session.spend(decision.usage)
         self.decisions[seat] = decision
         self.agent_s[seat] = self.agent_s.get(seat, 0.0) + time.monotonic() - began
-        if decision.usage is not None:
-            self.usage = decision.usage if self.usage is None else self.usage + decision.usage
 
     async def _wait(self, waiting: list[tuple[AgentID, Awaitable[Any], float]]) -> None:
         """Await answers together, within what is left of the wall time; beyond that the episode is truncated."""
 
         async def one(seat: AgentID, answer: Awaitable[Any], began: float) -> None:
-            with _blaming(self._seated[seat]):
+            with blaming(self._seated[seat]):
                 self._note(seat, await answer, began)
 
         deadline = asyncio.timeout(self._session.remaining_s())
@@ -184,7 +185,7 @@ class _Turn:
 
 
 @contextmanager
-def _blaming(agent: Agent) -> Iterator[None]:
+def blaming(agent: Agent) -> Iterator[None]:
     """Turn whatever an agent raises into an `AgentError`, unless it says itself what failed."""
     try:
         yield

@@ -70,9 +70,12 @@ class Registry(Generic[T]):
         if id not in self._classes:
             module = self._modules().get(_VERSION.sub("", id).replace("-", "_"))
             if module is not None:
-                importlib.import_module(module)
+                with self._tolerating(module):
+                    importlib.import_module(module)
+        known = self._classes.keys() if id in self._classes else self.ids()
         if id not in self._classes:
-            raise UnknownIdError(f"no {self.what} {str(id)!r}{did_you_mean(str(id), self.ids())}")
+            broken = "".join(f"; {module} cannot be imported: {why}" for module, why in self.broken.items())
+            raise UnknownIdError(f"no {self.what} {id!r}{did_you_mean(id, known)}{broken}")
         return self._classes[id]
 
     def ids(self) -> list[str]:
@@ -188,8 +191,8 @@ def _json(value: Any) -> bytes:
     import json
 
     try:
-        return json.dumps(value).encode()
-    except (TypeError, ValueError) as error:
+        return json.dumps(value, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"options must be plain values: {error}") from error
 
 

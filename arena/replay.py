@@ -110,12 +110,17 @@ def _compare_ends(recorded: EndRecord, replayed: EndRecord, line: int) -> Differ
 def _first_difference(path: str, a: Any, b: Any) -> tuple[str, Any, Any]:
     """Return where two unequal pieces of plain data first differ, and what stands there."""
     if type(a) is type(b) is dict:
-        key = next(key for key in sorted({*a, *b}) if (key in a, a.get(key)) != (key in b, b.get(key)))
+        key = next(key for key in sorted({*a, *b}) if key not in a or key not in b or _differ(a[key], b[key]))
         return _first_difference(f"{path}.{key}", a.get(key), b.get(key))
     if type(a) is type(b) is list and len(a) == len(b):
-        index = next(index for index, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
+        index = next(index for index, (x, y) in enumerate(zip(a, b, strict=True)) if _differ(x, y))
         return _first_difference(f"{path}[{index}]", a[index], b[index])
     return path, a, b
+
+
+def _differ(a: Any, b: Any) -> bool:
+    """Return whether two pieces of plain data are written differently; 1 and 1.0 are."""
+    return encode_canonical(a) != encode_canonical(b)
 
 
 def _window(a: str, b: str, width: int = 120) -> tuple[str, str]:

@@ -11,14 +11,16 @@ import asyncio
 import itertools
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
-from arena.errors import (
-    PrerequisiteError,
-)
-from arena.play import play_episode
+from arena.agent import Agent
+from arena.errors import AgentError, ArenaError, BoundaryError, EnvError, PrerequisiteError
+from arena.play import blaming, play_episode
 from arena.registry import agents, make_agent
 from arena.scenario import Scenario
 from arena.seeding import derive_seed
@@ -106,79 +108,159 @@ async def run(
 
     Raises:
         PrerequisiteError: Something that every episode needs is missing.
+        BoundaryError: An agent failed when it was asked whether it can play.
     """
     todo = list(planned)
     await _check_agents(scenario)
-    preparations = _Preparations(scenario, todo, progress)
-    progress.began = time.monotonic()
-    queue = iter(todo)
+    work = _Run(scenario, todo, record, progress, versions or {})
     exclusive = any(agents.get(ref.id).spec.exclusive for refs in _line_ups(scenario).values() for ref in refs.values())
-    width = 1 if exclusive else min(scenario.concurrency, max(1, len(todo)))
+    width = 1 if exclusive else min(scenario.concurrency, len(todo))
+    progress.began = time.monotonic()
     try:
         async with asyncio.TaskGroup() as group:
             for _ in range(min(_cpus(), progress.to_prepare)):
-                group.create_task(preparations.work())
+                group.create_task(work.prepare())
             for _ in range(width):
-                group.create_task(_worker(scenario, queue, preparations, record, progress, versions or {}))
+                group.create_task(work.play())
     except BaseExceptionGroup as errors:
         raise errors.exceptions[0] from None
 
 
-async def _worker(
-    scenario: Scenario,
-    queue: Iterator[PlannedEpisode],
-    preparations: _Preparations,
-    record: Callable[[PlannedEpisode, Episode], None],
-    progress: Progress,
-    versions: dict[str, str],
-) -> None:
-    for planned in queue:
-        await preparations.wait_for(planned.task)
-        for attempt in itertools.count(1):
-            progress.playing += 1
+class _Run:
+    """The episodes that are still to be played, and the tasks that must be prepared for them.
+
+    Each task is prepared once, in the order in which episodes will need it. One that cannot be prepared fails its own
+    episodes.
+    """
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        todo: list[PlannedEpisode],
+        record: Callable[[PlannedEpisode, Episode], None],
+        progress: Progress,
+        versions: dict[str, str],
+    ) -> None:
+        self._scenario, self._record, self._progress, self._versions = scenario, record, progress, versions
+        self._episodes = iter(todo)
+        tasks = {(episode.task.split, episode.task.id): episode.task for episode in todo}
+        self._tasks = iter(tasks.items())
+        self._ready = {key: asyncio.Event() for key in tasks}
+        self._unprepared: dict[tuple[str, str], BoundaryError] = {}
+        progress.to_prepare = len(tasks)
+
+    async def prepare(self) -> None:
+        """Prepare tasks until none is left; several of these run at once."""
+        env = self._scenario.make_env()
+        for key, task in self._tasks:
             try:
-                episode = await _play_planned(scenario, planned, attempt, progress, versions)
-            finally:
-                progress.playing -= 1
-            assert episode.end is not None
-            end = episode.end
-            if end.error is None or not end.error.retryable or attempt > scenario.retries:
-                break
-        record(planned, episode)
-        progress.ends.setdefault(planned.line_up, {})[planned.id] = end
-        await asyncio.sleep(0)  # signals and other episodes get their turn
+                await _in_thread(partial(env.prepare, task))
+            except PrerequisiteError:
+                raise
+            except Exception as error:  # the boundary: the episodes of this task fail, the others do not
+                self._unprepared[key] = _env_error(env.spec.id, error)
+            self._progress.prepared += 1
+            self._ready[key].set()
+        env.close()
+
+    async def play(self) -> None:
+        """Play episodes until none is left; several of these run at once."""
+        progress = self._progress
+        for planned in self._episodes:
+            await self._ready[planned.task.split, planned.task.id].wait()
+            for attempt in itertools.count(1):
+                progress.playing += 1
+                try:
+                    episode, end = await self._attempt(planned, attempt)
+                finally:
+                    progress.playing -= 1
+                if end.error is None or not end.error.retryable or attempt > self._scenario.retries:
+                    break
+            self._record(planned, episode)
+            progress.ends.setdefault(planned.line_up, {})[planned.id] = end
+            await asyncio.sleep(0)  # signals and other episodes get their turn
+
+    async def _attempt(self, planned: PlannedEpisode, attempt: int) -> tuple[Episode, EndRecord]:
+        """Play one attempt at an episode with a fresh environment and fresh agents."""
+        scenario = self._scenario
+        env = scenario.make_env()
+        refs = scenario.agents[planned.line_up].agents(env.possible_agents)
+        session = Session(env, planned.task, planned.seed, limits=scenario.limits.limits())
+        header = EpisodeRecord(
+            episode=planned.id,
+            env=env.spec.id,
+            options=env.options.model_dump(mode="json"),
+            task=planned.task,
+            seed=planned.seed,
+            limits=session.limits,
+            seats=refs,
+            attempt=attempt,
+            versions=self._versions,
+        )
+        seated: dict[AgentID, Agent] = {}
+        try:
+            if (error := self._unprepared.get((planned.task.split, planned.task.id))) is not None:
+                session.fail(error)
+            elif _seat_agents(refs, seated, session):
+                await play_episode(session, seated, on_step=self._count)
+            end = session.end()
+            return Episode(header, session.journal, end), end
+        finally:
+            session.close()
+            for agent in seated.values():
+                await _close(agent)
+
+    def _count(self) -> None:
+        self._progress.steps += 1
 
 
-async def _play_planned(
-    scenario: Scenario, planned: PlannedEpisode, attempt: int, progress: Progress, versions: dict[str, str]
-) -> Episode:
-    """Play one attempt at an episode with a fresh environment and fresh agents."""
-    env = scenario.make_env()
-    refs = scenario.agents[planned.line_up].agents(env.possible_agents)
-    session = Session(env, planned.task, planned.seed, limits=scenario.limits.limits())
-    seated = {seat: make_agent(ref.id, ref.options) for seat, ref in refs.items()}
-    header = EpisodeRecord(
-        episode=planned.id,
-        env=env.spec.id,
-        options=env.options.model_dump(mode="json"),
-        task=planned.task,
-        seed=planned.seed,
-        limits=session.limits,
-        seats=refs,
-        attempt=attempt,
-        versions=versions,
-    )
+def _seat_agents(refs: dict[AgentID, AgentRef], seated: dict[AgentID, Agent], session: Session) -> bool:
+    """Make the agents; return whether that worked, and fail the session otherwise."""
+    for seat, ref in refs.items():
+        try:
+            seated[seat] = make_agent(ref.id, ref.options)
+        except PrerequisiteError:
+            raise
+        except Exception as error:  # the boundary, as in `arena.play`
+            session.fail(AgentError(f"agent {ref.id!r} cannot be made: {type(error).__name__}: {error}"))
+            return False
+    return True
 
-    def count() -> None:
-        progress.steps += 1
 
+async def _close(agent: Agent) -> None:
     try:
-        await play_episode(session, seated, on_step=count)
-        return Episode(header, session.journal, session.end())
-    finally:
-        session.close()
-        for agent in seated.values():
-            await agent.close()
+        await agent.close()
+    except Exception as error:  # the boundary: closing must not cost a recorded episode
+        _log.warning("agent %s failed to close: %s: %s", agent.spec.id, type(error).__name__, error)
+
+
+def _env_error(env_id: str, error: Exception) -> BoundaryError:
+    if isinstance(error, BoundaryError):
+        return error
+    what = str(error) if isinstance(error, ArenaError) else f"{type(error).__name__}: {error}"
+    return EnvError(f"{env_id}: {what}")
+
+
+async def _in_thread(call: Callable[[], None]) -> None:
+    """Run a call in a thread that does not keep the process alive: an interrupted run need not wait for it."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def settle(error: BaseException | None) -> None:
+        if not done.done():
+            done.set_result(None) if error is None else done.set_exception(error)
+
+    def work() -> None:
+        error: BaseException | None = None
+        try:
+            call()
+        except BaseException as raised:  # carried to the event loop
+            error = raised
+        with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, error)
+
+    threading.Thread(target=work, daemon=True).start()
+    await done
 
 
 def _line_ups(scenario: Scenario) -> dict[str, dict[AgentID, AgentRef]]:
@@ -192,41 +274,10 @@ async def _check_agents(scenario: Scenario) -> None:
     for ref in refs.values():
         agent = make_agent(ref.id, ref.options)
         try:
-            await agent.check()
+            with blaming(agent):
+                await agent.check()
         finally:
-            await agent.close()
-
-
-class _Preparations:
-    """Prepares each task once, a few at a time in threads, in the order in which episodes will need them.
-
-    A task that cannot be prepared fails its own episodes: they will meet the same failure and record it.
-    """
-
-    def __init__(self, scenario: Scenario, planned: list[PlannedEpisode], progress: Progress) -> None:
-        self._scenario, self._progress = scenario, progress
-        self._tasks = {(episode.task.split, episode.task.id): episode.task for episode in planned}
-        self._ready = {key: asyncio.Event() for key in self._tasks}
-        self._queue = iter(self._tasks.items())
-        progress.to_prepare = len(self._tasks)
-
-    async def wait_for(self, task: Task) -> None:
-        """Return once the task has been prepared."""
-        await self._ready[task.split, task.id].wait()
-
-    async def work(self) -> None:
-        """Prepare tasks until none is left; several of these run at once."""
-        env = self._scenario.make_env()
-        for key, task in self._queue:
-            try:
-                await asyncio.to_thread(env.prepare, task)
-            except PrerequisiteError:
-                raise
-            except Exception as error:  # the boundary: the episode will meet the same failure
-                _log.info("task %s cannot be prepared: %s", task.id, error)
-            self._progress.prepared += 1
-            self._ready[key].set()
-        env.close()
+            await _close(agent)
 
 
 def _cpus() -> int:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
-import pydantic_core
 import yaml
 from pydantic import Field
 
@@ -24,6 +24,7 @@ __all__ = [
     "Scenario",
     "apply_override",
     "load_scenario",
+    "load_yaml",
     "parse_scenario",
     "scenario_names",
     "validate_scenario",
@@ -94,15 +95,21 @@ class LimitsConfig(Options):
     """What an episode may use; what is absent is not limited. Reaching a limit truncates the episode."""
 
     steps: int | None = Field(None, gt=0, description="Environment steps; the environment's own limit where absent.")
-    wall_time_s: float | None = Field(None, gt=0, description="Seconds from start to end.")
-    step_time_s: float | None = Field(None, gt=0, description="Seconds that the environment may take for one step.")
+    wall_time_s: float | None = Field(None, gt=0, allow_inf_nan=False, description="Seconds from start to end.")
+    step_time_s: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Seconds that the environment may take for one step."
+    )
     tokens: int | None = Field(None, gt=0, description="Input and output tokens of all agents.")
-    cost_usd: float | None = Field(None, gt=0, description="US dollars of all agents.")
+    cost_usd: float | None = Field(None, gt=0, allow_inf_nan=False, description="US dollars of all agents.")
     invalid_actions: int | None = Field(10, gt=0, description="Refused actions in a row.")
 
     def limits(self) -> Limits:
         """Return the limits as a session takes them."""
         return Limits(**self.model_dump())
+
+
+LineUpName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Names enter episode ids."""
 
 
 class Scenario(Options):
@@ -111,9 +118,9 @@ class Scenario(Options):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$", description="Name: lower-case letters, digits and hyphens.")
     description: str = Field("", description="What it shows, in a sentence or two.")
     env: EnvConfig = Field(description="The environment.")
-    agents: dict[str, LineUp] = Field(min_length=1, description="The line-ups by name.")
+    agents: dict[LineUpName, LineUp] = Field(min_length=1, description="The line-ups by name.")
     tasks: TasksConfig = Field(TasksConfig(), description="The tasks.")
-    episodes: int = Field(20, gt=0, description="Episodes for each line-up and seed.")
+    episodes: int = Field(20, gt=0, le=1_000_000, description="Episodes for each line-up and seed.")
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="Root seeds; each gives `episodes` episodes.")
     limits: LimitsConfig = Field(LimitsConfig(), description="What an episode may use.")
     metrics: tuple[str, ...] = Field((), description="Further columns of the table, declared by the environment.")
@@ -221,15 +228,32 @@ def load_scenario(name_or_file: str, overrides: Iterable[str] = ()) -> Scenario:
 
 def parse_scenario(text: str, overrides: Iterable[str] = (), *, source: str = "scenario") -> Scenario:
     """Return the scenario that a YAML text holds; see `load_scenario`."""
-    try:
-        data = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{source}: not YAML: {error}") from error
+    data = _plain(load_yaml(text, source), source)
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: a scenario is a mapping with the keys {', '.join(Scenario.model_fields)}")
     for override in overrides:
         apply_override(data, override)
     return validate_scenario(data, source)
+
+
+def load_yaml(text: str, source: str) -> Any:
+    """Return what a YAML text holds; repeated keys, keys that are not text and merge keys are refused.
+
+    Raises:
+        ConfigError: It is not YAML, or not what is allowed.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
+        raise ConfigError(f"{source}: not YAML: {str(error)[:500]}") from error
+
+
+def _plain(data: Any, source: str) -> Any:
+    """Return data as JSON holds it: no dates, no NaN, and no two places that share a mapping by an alias."""
+    try:
+        return json.loads(json.dumps(data, allow_nan=False))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ConfigError(f"{source}: only text, finite numbers, lists and mappings are allowed: {error}") from error
 
 
 def validate_scenario(data: Mapping[str, Any], source: str) -> Scenario:
@@ -239,11 +263,9 @@ def validate_scenario(data: Mapping[str, Any], source: str) -> Scenario:
         ConfigError: One line that names the key and what is allowed.
     """
     try:
-        return Scenario.model_validate_json(pydantic.TypeAdapter(dict[str, Any]).dump_json(dict(data)))
+        return Scenario.model_validate_json(json.dumps(_plain(data, source)))
     except pydantic.ValidationError as error:
         raise ConfigError(f"{source}: {explain(error, Scenario, noun='key')}") from error
-    except pydantic_core.PydanticSerializationError as error:
-        raise ConfigError(f"{source}: only plain values are allowed: {error}") from error
 
 
 def _shipped() -> Any:
@@ -263,21 +285,28 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         here = here.setdefault(key, {})
         if not isinstance(here, dict):
             raise ConfigError(f"--set {override}: {'.'.join(keys[:number])} is a value, not a mapping")
-    try:
-        here[keys[-1]] = yaml.load(value, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not YAML") from error
+    here[keys[-1]] = _plain(load_yaml(value, f"--set {override[:80]}"), f"--set {override[:80]}")
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses a key that is given twice and keys that are not text."""
+    """YAML's safe loader, which also refuses a key that is given twice and keys that are not text; dates stay text."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, "merge keys (<<) are not allowed", key_node.start_mark
+                )
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str) or key in seen:
                 what = "is given twice" if key in seen else "is not text; quote it"
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} {what}", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+_StrictLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}

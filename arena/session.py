@@ -10,8 +10,10 @@ it.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, NoReturn
 
 import msgspec
@@ -51,6 +53,7 @@ __all__ = ["Session"]
 
 Status = Literal["new", "running", "over", "failed", "closed"]
 _NO_USAGE = Usage()
+_log = logging.getLogger(__name__)
 
 
 class Session:
@@ -91,6 +94,7 @@ class Session:
         self._seats: dict[AgentID, SeatSpec] = {}
         self._digest = b""
         self._refused_in_a_row = 0
+        self._unrecorded = _NO_USAGE
         self._began = 0.0
         self._end: EndRecord | None = None
 
@@ -107,14 +111,19 @@ class Session:
         if self.journal:
             return self.journal[0]
         if self.status != "new":
-            self._refuse_now()
+            self._raise_not_running()
         self._began = began = self._clock()
         env = self.env
-        answer = self._call(lambda: env.reset(self.task, self.seed), expected=UsageError)
+        try:
+            answer = self._call(lambda: env.reset(self.task, self.seed), expected=UsageError)
+        except LimitReached as reached:
+            self.fail(EnvError(f"{env.spec.id}: {reached} before the episode began"))
+            self._raise_not_running()
         env_s = self._clock() - began
         self._seats = self._call(lambda: {a: env.seat(a) for a in env.possible_agents}, expected=UnsupportedError)
         options = env.options.model_dump(mode="json")
-        self._digest = first_digest(env.spec.id, options, self.task, self.seed, self.limits)
+        with self._sendable("a task"):
+            self._digest = first_digest(env.spec.id, options, self.task, self.seed, self.limits)
         self.status = "running"
         return self._append({}, answer, env_s, None)
 
@@ -133,9 +142,9 @@ class Session:
             index: The number of this step: 1 for the first. A recorded index with the same actions is answered from the
                 journal, without a second step.
             actions: An action for every acting seat and no other; arrays and NumPy integers are converted.
-            usage: What deciding cost.
+            usage: What deciding cost, if it has not been given to `spend`; it counts even if the action is refused.
             agent_s: Seconds that each seat took to decide.
-            decisions: What agents want recorded beside their actions.
+            decisions: What agents want recorded beside their actions, JSON-serialisable.
 
         Raises:
             OutOfOrderError: Another index, or a recorded index with other actions.
@@ -148,9 +157,10 @@ class Session:
         if index < len(journal):
             return self._recorded(index, actions)
         if self.status != "running":
-            self._refuse_now()
+            self._raise_not_running()
         if index != len(journal):
             raise OutOfOrderError(f"step {index} was sent; the next step is {len(journal)}", next=len(journal))
+        self.spend(usage)
         try:
             given = self._checked(actions, journal[-1].time_step)
             began = self._clock()
@@ -160,9 +170,8 @@ class Session:
             raise
         now = self._clock()
         self._refused_in_a_row = 0
-        self.spend(usage)
         limit = limit or self._limit_reached(index, now, now - began)
-        return self._append(given, answer, now - began, limit, usage=usage, agent_s=agent_s, decisions=decisions)
+        return self._append(given, answer, now - began, limit, agent_s=agent_s, decisions=decisions)
 
     def truncate(self, kind: LimitKind, value: float, allowed: float) -> StepRecord:
         """End a running episode between two steps because a limit was reached; every live seat is truncated.
@@ -171,7 +180,7 @@ class Session:
             ResetNeededError: The episode is not running.
         """
         if self.status != "running":
-            self._refuse_now()
+            self._raise_not_running()
         return self._append({}, self._standstill(), 0.0, Limit(kind, float(value), float(allowed)))
 
     def apply(self, record: StepRecord) -> StepRecord:
@@ -184,7 +193,7 @@ class Session:
             InvalidActionError, ResetNeededError, EnvError: As `step`; refusals are not counted.
         """
         if self.status not in ("new", "running"):
-            self._refuse_now()
+            self._raise_not_running()
         if record.index != len(self.journal):
             raise OutOfOrderError(f"the record of step {record.index} was given; the next step is {len(self.journal)}")
         if record.index == 0:
@@ -195,7 +204,7 @@ class Session:
         began = self._clock()
         answer, limit = self._advance(given)
         self.spend(record.usage)
-        return self._append(given, answer, self._clock() - began, limit or record.limit, usage=record.usage)
+        return self._append(given, answer, self._clock() - began, limit or record.limit)
 
     def fork(self, env: Environment, at: int | None = None) -> Session:
         """Return a new session that stands where this one stood after step `at`; this one is untouched.
@@ -214,9 +223,12 @@ class Session:
         at = last if at is None else at
         if not 0 <= at <= last:
             raise UsageError(f"cannot fork at step {at}; recorded are steps 0 to {last}")
+        if (env.spec.id, env.options) != (self.env.spec.id, self.env.options):
+            raise UsageError(f"a fork of {self.env.spec.id} needs a fresh environment with the same options")
         twin = Session(env, self.task, self.seed, limits=self.limits, clock=self._clock)
         if at == last and self.status == "running" and env.spec.snapshots:
-            env.restore(self._call(self.env.snapshot, expected=UnsupportedError))
+            state = self._call(self.env.snapshot, expected=UnsupportedError)
+            env.restore(state)
             twin.journal, twin.status, twin.usage = list(self.journal), self.status, self.usage
             twin._digest, twin._seats, twin._began = self._digest, self._seats, self._clock()
             return twin
@@ -226,7 +238,9 @@ class Session:
             )
         for record in self.journal[: at + 1]:
             if twin.apply(record).digest != record.digest:
+                twin.close()
                 raise ReplayError(f"replaying step {record.index} gave another answer than was recorded")
+        twin._began = self._clock()
         return twin
 
     def expert_action(self, agent: AgentID) -> Action:
@@ -236,7 +250,7 @@ class Session:
             UnsupportedError: There is no expert, or it does not know how to go on from here.
         """
         if self.status != "running":
-            self._refuse_now()
+            self._raise_not_running()
         try:
             return self.env.expert_action(agent)
         except UnsupportedError:
@@ -245,9 +259,10 @@ class Session:
             raise EnvError(f"expert of {self.env.spec.id}: {type(error).__name__}: {error}") from error
 
     def spend(self, usage: Usage | None) -> None:
-        """Add what deciding cost where no step came of it."""
+        """Count what deciding cost; the next step records what has been spent since the last one."""
         if usage is not None:
             self.usage = self.usage + usage
+            self._unrecorded = self._unrecorded + usage
 
     def remaining_s(self) -> float | None:
         """Return the seconds left of the wall-time limit, or None where there is none."""
@@ -275,10 +290,13 @@ class Session:
         return self._end
 
     def close(self) -> None:
-        """Close the environment; safe to call twice."""
+        """Close the environment; safe to call twice. What goes wrong is logged: the episode is over."""
         if self.status != "closed":
             self.status = "closed"
-            self.env.close()
+            try:
+                self.env.close()
+            except Exception as error:  # the boundary: closing must not cost a recorded episode
+                _log.warning("%s failed to close: %s: %s", self.env.spec.id, type(error).__name__, error)
 
     @property
     def acting(self) -> tuple[AgentID, ...]:
@@ -327,10 +345,13 @@ class Session:
         self.refused += 1
         self._refused_in_a_row += 1
         allowed = self.limits.invalid_actions
+        limit = self._limit_reached(len(self.journal) - 1, self._clock(), 0.0)
         if allowed is not None and self._refused_in_a_row >= allowed:
-            self.truncate("invalid_actions", self._refused_in_a_row, allowed)
+            limit = Limit("invalid_actions", float(self._refused_in_a_row), float(allowed))
+        if limit is not None:
+            self._append({}, self._standstill(), 0.0, limit)
             error.details["truncated"] = True
-            error.message += f"; that was refusal {allowed} in a row, and the episode is over"
+            error.message += f"; the episode is over, because a limit was reached: {limit.kind}"
 
     def _limit_reached(self, steps: int, now: float, env_s: float) -> Limit | None:
         limits = self.limits
@@ -354,7 +375,6 @@ class Session:
         env_s: float,
         limit: Limit | None,
         *,
-        usage: Usage | None = None,
         agent_s: Mapping[AgentID, float] | None = None,
         decisions: Mapping[AgentID, dict[str, Any]] | None = None,
     ) -> StepRecord:
@@ -370,13 +390,9 @@ class Session:
         limit = None if answer.is_last else limit
         if limit is not None:
             answer = _truncated(answer, f"{limit.kind}_limit")
-        try:
+        with self._sendable("an answer"):
             self._digest = next_digest(self._digest, index, actions, answer)
             encode_msgpack(answer)  # refuses what JSON alone can hold, such as integers beyond 64 bits
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:  # UsageErrors are ValueErrors
-            failure = broken(self.env.spec, f"an answer that cannot be sent: {error}")
-            self.fail(failure)
-            raise failure from error
         record = StepRecord(
             index=index,
             time_step=answer,
@@ -385,13 +401,24 @@ class Session:
             limit=limit,
             env_s=env_s,
             agent_s=dict(agent_s) if agent_s else {},
-            usage=usage,
+            usage=None if self._unrecorded is _NO_USAGE else self._unrecorded,
             decisions=dict(decisions) if decisions else {},
         )
+        self._unrecorded = _NO_USAGE
         self.journal.append(record)
         if not answer.acting:
             self.status = "over"
         return record
+
+    @contextmanager
+    def _sendable(self, what: str) -> Iterator[None]:
+        """Turn a failure to encode what the environment gave into its error."""
+        try:
+            yield
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:  # UsageErrors are ValueErrors
+            failure = broken(self.env.spec, f"{what} that cannot be sent: {error}")
+            self.fail(failure)
+            raise failure from error
 
     def _alive(self) -> Collection[AgentID]:
         """Return the seats that were alive before the next step: every possible one before the first."""
@@ -412,12 +439,12 @@ class Session:
             )
         record = self.journal[index]
         if record.limit is not None and not record.actions:
-            self._refuse_now()
+            self._raise_not_running()
         if {agent: as_action(action) for agent, action in actions.items()} != record.actions:
             raise OutOfOrderError(f"step {index} is recorded with other actions; the next step is {len(self.journal)}")
         return record
 
-    def _refuse_now(self) -> NoReturn:
+    def _raise_not_running(self) -> NoReturn:
         if self.status == "failed" and self.error is not None:
             raise self.error
         state = {"new": "has not begun; open it first", "closed": "is closed"}.get(

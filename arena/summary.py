@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
+from arena.env import EnvSpec
 from arena.extras import DISTRIBUTION, installed_version
-from arena.intervals import mean_interval, wilson_interval
+from arena.intervals import mean_interval, rate_interval
 from arena.runner import PlannedEpisode
 from arena.scenario import Scenario
 from arena.trace import EndRecord
@@ -43,7 +44,7 @@ class Row(msgspec.Struct, kw_only=True):
         errors: Episodes that failed at a boundary (environment, agent, model, grader).
         error_codes: How many of which kind, and the first message of each.
         score_mean: Mean score; None without completed episodes.
-        score_ci95: Its interval (Wilson's for 0/1 scores, else Student's t; clustered where tasks repeat).
+        score_ci95: Its interval: a rate's where the score is nothing but success, else Student's t.
         success_rate: Share of completed episodes that solved the task; None where success is not defined.
         success_ci95: Its interval.
         return_mean: Mean return, summed over seats.
@@ -53,7 +54,7 @@ class Row(msgspec.Struct, kw_only=True):
         metrics: The environment's metrics.
         env_s: Seconds in the environment.
         agent_s: Seconds of deciding.
-        usage: Tokens, cost and requests.
+        usage: Tokens, cost and requests; of the last attempt where an episode was repeated.
     """
 
     agent: str
@@ -96,7 +97,7 @@ class Summary(Row, kw_only=True):
         scenario: Its name.
         env: The environment's id.
         seeds: The root seeds.
-        wall_s: Seconds that the run took, all sessions of a resumed run together.
+        wall_s: Seconds that the run took, all parts of a resumed run together that were not killed.
         interrupted: Whether it was stopped before every episode was played.
         versions: Versions of the software that played.
         comparisons: The other line-ups.
@@ -126,95 +127,99 @@ def summarise(
         ends: Last records by line-up and episode id.
         wall_s: Seconds that the run took.
     """
-    tasks = {episode.id: (episode.task.split, episode.task.id) for episode in planned}
-    first, *others = scenario.agents
-    rows = {name: _row(name, planned, ends.get(name, {}), tasks) for name in scenario.agents}
-    comparisons = [
-        Comparison(**msgspec.structs.asdict(rows[name]), **_compare(ends.get(first, {}), ends.get(name, {}), tasks))
-        for name in others
-    ]
+    spec = scenario.make_env().spec
+    by_line_up = {name: _Ends(spec, planned, name, ends.get(name, {})) for name in scenario.agents}
+    first, *others = by_line_up.values()
+    comparisons = [Comparison(**msgspec.structs.asdict(other.row()), **first.compare(other)) for other in others]
     return Summary(
-        **msgspec.structs.asdict(rows[first]),
+        **msgspec.structs.asdict(first.row()),
         scenario=scenario.name,
         env=scenario.env.id,
         seeds=scenario.seeds,
         wall_s=wall_s,
         interrupted=sum(map(len, ends.values())) < len(planned),
-        versions=versions(scenario.make_env().spec.extra),
+        versions=versions(spec.extra),
         comparisons=comparisons,
     )
 
 
-def _row(
-    name: str, planned: Sequence[PlannedEpisode], ends: Mapping[str, EndRecord], tasks: Mapping[str, tuple[str, str]]
-) -> Row:
-    completed = {id: end for id, end in ends.items() if end.score is not None}
-    failed = [end.error for end in ends.values() if end.error is not None]
-    clusters = [tasks[id] for id in completed]
-    scores = [end.score for end in completed.values() if end.score is not None]
-    values = [score.value for score in scores]
-    solved = [float(score.success) for score in scores if score.success is not None]
-    solved_clusters = [tasks[id] for id, end in completed.items() if end.score and end.score.success is not None]
-    return Row(
-        agent=name,
-        episodes=sum(1 for episode in planned if episode.line_up == name),
-        completed=len(completed),
-        errors=len(failed),
-        error_codes={error.code: f"{_count(failed, error.code)} x {error.message}" for error in reversed(failed)},
-        score_mean=_mean(values),
-        score_ci95=mean_interval(values, clusters),
-        success_rate=_mean(solved),
-        success_ci95=mean_interval(solved, solved_clusters) or wilson_interval(int(sum(solved)), len(solved)),
-        return_mean=_mean([sum(end.returns.values()) for end in completed.values()]),
-        steps_mean=_mean([float(end.steps) for end in completed.values()]),
-        endings=dict(sorted(Counter(_ending(end) for end in completed.values()).items())),
-        refused=sum(end.refused for end in ends.values()),
-        metrics=_metrics(completed, clusters),
-        env_s=sum(end.env_s for end in ends.values()),
-        agent_s=sum(end.agent_s for end in ends.values()),
-        usage=sum((end.usage for end in ends.values()), Usage()),
-    )
+class _Ends:
+    """How one line-up's episodes ended.
 
+    Args:
+        spec: What the environment declares.
+        planned: Every episode of the run.
+        name: The line-up's name.
+        ends: Last records by episode id.
+    """
 
-def _metrics(completed: Mapping[str, EndRecord], clusters: Sequence[tuple[str, str]]) -> dict[str, Metric]:
-    found: dict[str, list[tuple[float, tuple[str, str]]]] = {}
-    for end, cluster in zip(completed.values(), clusters, strict=True):
-        for name, value in (end.score.metrics if end.score else {}).items():
-            found.setdefault(name, []).append((value, cluster))
-    return {
-        name: Metric(math.fsum(v for v, _ in pairs) / len(pairs), mean_interval(*zip(*pairs, strict=True)))
-        for name, pairs in sorted(found.items())
-    }
+    def __init__(
+        self, spec: EnvSpec, planned: Sequence[PlannedEpisode], name: str, ends: Mapping[str, EndRecord]
+    ) -> None:
+        self.spec, self.name, self.ends = spec, name, ends
+        self.planned = {episode.id: episode for episode in planned if episode.line_up == name}
+        scored = [(self.planned[id], end) for id, end in ends.items()]
+        self.completed = [(episode, end, end.score) for episode, end in scored if end.score is not None]
+        self.clusters = [(episode.task.split, episode.task.id) for episode, _, _ in self.completed]
 
+    def row(self) -> Row:
+        """Return the figures."""
+        ends = self.ends.values()
+        failed = [end.error for end in ends if end.error is not None]
+        values = [score.value for _, _, score in self.completed]
+        solved = [(score.success, c) for (_, _, score), c in zip(self.completed, self.clusters, strict=True)]
+        verdicts = [(success, cluster) for success, cluster in solved if success is not None]
+        return Row(
+            agent=self.name,
+            episodes=len(self.planned),
+            completed=len(self.completed),
+            errors=len(failed),
+            error_codes={error.code: f"{_count(failed, error.code)} x {error.message}" for error in reversed(failed)},
+            score_mean=_mean(values),
+            score_ci95=self._score_interval(values),
+            success_rate=_mean([float(success) for success, _ in verdicts]),
+            success_ci95=rate_interval([success for success, _ in verdicts], [cluster for _, cluster in verdicts]),
+            return_mean=_mean([sum(end.returns.values()) for _, end, _ in self.completed]),
+            steps_mean=_mean([float(end.steps) for _, end, _ in self.completed]),
+            endings=dict(sorted(Counter(_ending(end) for _, end, _ in self.completed).items())),
+            refused=sum(end.refused for end in ends),
+            metrics=self._metrics(),
+            env_s=sum(end.env_s for end in ends),
+            agent_s=sum(end.agent_s for end in ends),
+            usage=sum((end.usage for end in ends), Usage()),
+        )
 
-def _compare(
-    first: Mapping[str, EndRecord], other: Mapping[str, EndRecord], tasks: Mapping[str, tuple[str, str]]
-) -> dict[str, Any]:
-    mine = {_pair_key(id): (end.score, tasks[id]) for id, end in first.items() if end.score is not None}
-    theirs = {_pair_key(id): end.score for id, end in other.items() if end.score is not None}
-    pairs = [(score.value - theirs[key].value, task) for key, (score, task) in mine.items() if key in theirs]
-    differences, clusters = [d for d, _ in pairs], [task for _, task in pairs]
-    return {
-        "pairs": len(pairs),
-        "score_difference": _mean(differences),
-        "score_difference_ci95": _difference_interval(differences, clusters),
-    }
+    def compare(self, other: _Ends) -> dict[str, Any]:
+        """Return by how much this line-up scored better than another one on the same episodes."""
+        theirs = {episode.seed: score.value for episode, _, score in other.completed}
+        pairs = [
+            (score.value - theirs[episode.seed], cluster)
+            for (episode, _, score), cluster in zip(self.completed, self.clusters, strict=True)
+            if episode.seed in theirs
+        ]
+        differences, clusters = [difference for difference, _ in pairs], [cluster for _, cluster in pairs]
+        width = self.spec.score_range[1] - self.spec.score_range[0]
+        return {
+            "pairs": len(pairs),
+            "score_difference": _mean(differences),
+            "score_difference_ci95": mean_interval(differences, clusters, bounds=(-width, width)),
+        }
 
+    def _score_interval(self, values: list[float]) -> Interval:
+        """Return that of a rate where the score is nothing but success, else that of a mean."""
+        if all(score.success is not None and score.value == score.success for _, _, score in self.completed):
+            return rate_interval([bool(value) for value in values], self.clusters)
+        return mean_interval(values, self.clusters, bounds=self.spec.score_range)
 
-def _difference_interval(differences: list[float], clusters: list[tuple[str, str]]) -> Interval:
-    """Return the interval of a mean difference; equal differences would give a width of 0, which says too much."""
-    if len(set(differences)) < 2:
-        return None
-    independent = len(set(clusters)) == len(clusters)
-    ids: Sequence[object] = [(i,) for i in range(len(clusters))] if independent else clusters
-    shifted = [d + 2 for d in differences]  # keeps 0/1 differences out of Wilson's interval, which is for rates
-    interval = mean_interval(shifted, ids)
-    return None if interval is None else (interval[0] - 2, interval[1] - 2)
-
-
-def _pair_key(episode_id: str) -> str:
-    """Return an episode's id without its line-up: the same task and seed for every line-up."""
-    return episode_id.partition("/")[2]
+    def _metrics(self) -> dict[str, Metric]:
+        found: dict[str, list[tuple[float, tuple[str, str]]]] = {}
+        for (_, _, score), cluster in zip(self.completed, self.clusters, strict=True):
+            for name, value in score.metrics.items():
+                found.setdefault(name, []).append((value, cluster))
+        return {
+            name: Metric(math.fsum(v for v, _ in pairs) / len(pairs), mean_interval(*zip(*pairs, strict=True)))
+            for name, pairs in sorted(found.items())
+        }
 
 
 def _ending(end: EndRecord) -> str:

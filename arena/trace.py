@@ -48,6 +48,7 @@ __all__ = [
 ]
 
 TRACE_VERSION = 1
+_BEGINNING = b'{"type":"episode",'
 Outcome: TypeAlias = Literal["terminated", "truncated", "failed"]
 
 
@@ -196,42 +197,28 @@ class Episode:
 
 
 def append_episode(path: Path, episode: Episode) -> None:
-    """Append a whole episode to a file in one write; a torn tail of a killed writer is cut off first."""
+    """Append a whole episode to a file in one write; call `cut_torn_episode` once before the first."""
     data = episode.lines()
-    with path.open("ab+") as file:
-        _cut_torn_line(file)
+    with path.open("ab") as file:
         file.write(data)
 
 
 def cut_torn_episode(path: Path) -> None:
-    """Truncate a trace file after its last whole episode, so that the next one follows it.
+    """Truncate a trace file after its last whole episode, so that the next one follows it; none is no trouble.
 
     Raises:
-        ConfigError: As `read_episodes`.
+        ConfigError: It is no trace file, so nothing was cut.
     """
-    with path.open("rb+") as file:
-        _cut_torn_line(file)
-    if path.stat().st_size == 0:
+    if not path.exists() or path.stat().st_size == 0:
+        return
+    with path.open("rb") as file:
+        first = file.readline()
+    if not first.endswith(b"\n") and (first.startswith(_BEGINNING) or _BEGINNING.startswith(first)):
+        os.truncate(path, 0)  # killed in the first line of the first write
         return
     whole = max((episode.stop for episode in read_episodes(path) if episode.end is not None), default=0)
     if whole < path.stat().st_size:
         os.truncate(path, whole)
-
-
-def _cut_torn_line(file: Any) -> None:
-    """Truncate an open file after its last newline."""
-    end = file.seek(0, os.SEEK_END)
-    while end > 0:
-        start = max(0, end - 65536)
-        file.seek(start)
-        newline = file.read(end - start).rfind(b"\n")
-        if newline >= 0:
-            end = start + newline + 1
-            break
-        end = start
-    if end != file.seek(0, os.SEEK_END):
-        file.truncate(end)
-        file.seek(0, os.SEEK_END)
 
 
 def read_episodes(path: Path) -> Iterator[Episode]:

@@ -6,6 +6,8 @@ something missing on this machine. An error is one line on standard error.
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from typing import NoReturn
 
@@ -18,6 +20,9 @@ __all__ = ["app", "main"]
 
 _BadCommandLine: type[Exception] = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
 """Click's base error, wherever the installed typer keeps it: some versions bring their own copy of click."""
+
+_INTERRUPTED = 130
+"""What typer exits with on Ctrl-C."""
 
 app = typer.Typer(
     name="arena",
@@ -36,6 +41,12 @@ golden.add_to(app)
 
 def main() -> NoReturn:
     """Run the command line and exit."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this process
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode must not cost a run its table
     sys.exit(_main())
 
 
@@ -46,13 +57,15 @@ def _main() -> int:
         return _say(error.format_message(), 2)  # type: ignore[attr-defined]
     except (typer.Abort, KeyboardInterrupt):
         return _say("interrupted", 1)
+    except SystemExit as error:
+        return _say("interrupted", 1) if error.code == _INTERRUPTED else int(bool(error.code))
     except (UsageError, PrerequisiteError) as error:
         return _say(str(error), 2)
     except ArenaError as error:
         return _say(str(error), 1)
     except OSError as error:  # a full disk, a folder that vanished
         if not isinstance(error, BrokenPipeError):
-            return _say(f"{error.strerror or error}: {error.filename or 'output'}", 1)
+            return _say(str(error), 1)
         sys.stderr.close()  # the reader of a pipe has seen enough
         return 0
     return code if isinstance(code, int) else 0

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from arena.cli.output import make_console
+from arena.cli.output import make_console, require_writable
 from arena.cli.show import transcript
 from arena.errors import ArenaError, ConfigError, UsageError
 from arena.registry import environments
@@ -18,7 +18,7 @@ from arena.replay import Difference, replay
 from arena.runner import Progress, plan, run
 from arena.scenario import Scenario, apply_override, validate_scenario
 from arena.summary import versions
-from arena.trace import Episode, append_episode, read_episodes
+from arena.trace import Episode, append_episode, cut_torn_episode, read_episodes
 from arena.types import encode_json
 
 __all__ = ["add_to"]
@@ -43,6 +43,12 @@ def play(
 ) -> int:
     """Play one episode, by default yourself; seats without an agent are played at random."""
     scenario = _one_episode(env, agent, seat or [], task, split, seed, set_ or []).resolve()
+    if out is not None:
+        if out.is_dir():
+            raise UsageError(f"{out} is a folder; --out names a trace file")
+        require_writable(out)
+        cut_torn_episode(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
     episodes: list[Episode] = []
     work = run(
         scenario,
@@ -76,22 +82,23 @@ def _one_episode(
         "env": {"id": env},
         "agents": {},
         "tasks": {"split": split or spec.splits[-1], "ids": [task] if task else []},
-        "episodes": 1,
-        "seeds": [seed],
-        "retries": 0,
     }
     for override in overrides:
         apply_override(data, override)
+    given = data["agents"].get(agent, {}) if isinstance(data["agents"], dict) else {}
+    if not isinstance(given, dict) or {*data["agents"]} - {agent} or {*given} - {"options"}:
+        raise UsageError(f"here --set agents takes only agents.{agent}.options.NAME=VALUE")
+    data |= {"episodes": 1, "seeds": [seed], "retries": 0}
     possible = validate_scenario({**data, "agents": {"nobody": agent}}, "play").make_env().possible_agents
     sitting = {**dict.fromkeys(possible, "random"), possible[0]: agent}
-    for given in seats:
-        name, equals, id = given.partition("=")
+    for pair in seats:
+        name, equals, id = pair.partition("=")
         if not equals or name not in possible:
-            raise UsageError(f"--seat takes SEAT=AGENT with a seat of {', '.join(possible)}, not {given!r}")
+            raise UsageError(f"--seat takes SEAT=AGENT with a seat of {', '.join(possible)}, not {pair!r}")
         sitting[name] = id
-    options = data["agents"].get(agent, {}).get("options", {})
+    options = given.get("options", {})
     data["agents"] = {
-        agent: {"seats": {s: {"id": id, "options": options if id == agent else {}} for s, id in sitting.items()}}
+        "play": {"seats": {s: {"id": id, "options": options if id == agent else {}} for s, id in sitting.items()}}
     }
     return validate_scenario(data, "play")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
-import os
 import signal
 import sys
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -23,21 +23,23 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from arena.cli.output import make_console
+from arena.cli.output import make_console, require_writable
 from arena.cli.show import transcript
 from arena.errors import ConfigError, UsageError
 from arena.intervals import wilson_interval
 from arena.registry import agents
 from arena.runner import PlannedEpisode, Progress, plan
 from arena.runner import run as run_episodes
-from arena.scenario import LineUp, Scenario, load_scenario
+from arena.scenario import LineUp, Scenario, load_scenario, load_yaml
 from arena.summary import Row, Summary, summarise, versions
 from arena.trace import EndRecord, Episode, append_episode, cut_torn_episode, read_episodes
 from arena.types import encode_json
 
 __all__ = ["add_to"]
 
-SCENARIO_FILE, SUMMARY_FILE, TRACE_FILE = "scenario.yaml", "summary.json", "traces.jsonl"
+SCENARIO_FILE, SUMMARY_FILE, TRACE_FILE, LOCK_FILE = "scenario.yaml", "summary.json", "traces.jsonl", ".lock"
+MAY_CHANGE = frozenset(["concurrency", "description", "metrics", "retries"])
+"""Keys of a scenario that may be other ones when a run goes on: no episode depends on them."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -82,7 +84,7 @@ def _choose(scenario: Scenario, names: Iterable[str]) -> Scenario:
     for name in names:
         if name not in scenario.agents:
             agents.get(name)
-        line_ups[name] = scenario.agents.get(name) or LineUp(id=name)
+        line_ups[name.replace("/", "-")] = scenario.agents.get(name) or LineUp(id=name)
     return scenario.model_copy(update={"agents": line_ups}) if line_ups else scenario
 
 
@@ -98,38 +100,61 @@ class _Work:
         self.progress = Progress(total=len(self.planned), ends={name: {} for name in scenario.agents})
         self.began = time.monotonic()
         self.earlier_s = 0.0
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            if not resume:
-                raise UsageError(f"{folder} is not empty; use another --out, or --resume to go on with that run")
-            self._load()
-        elif resume:
+        self._resuming = resume
+        if resume and not folder.is_dir():
             raise UsageError(f"there is no run in {folder} to resume")
-        _require_writable(folder)
+        if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UsageError(f"{folder} is not empty; use another --out, or --resume to go on with that run")
+        require_writable(folder)
 
     def play(self) -> bool:
         """Play what is left and write it; return whether everything has been played."""
-        todo = [episode for episode in self.planned if episode.id not in self.progress.ends[episode.line_up]]
-        task = run_episodes(
-            self.scenario,
-            todo,
-            self._record,
-            progress=self.progress,
-            versions=versions(self.scenario.make_env().spec.extra),
-        )
-        try:
-            with _display(self._console, self.scenario, self.progress):
-                asyncio.run(_until_stopped(task))
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            if not self.folder.is_dir():
-                raise KeyboardInterrupt from None
-            self._console.print("[yellow]Interrupted.[/] Finished episodes are kept; go on with --resume.")
-            return False
-        finally:
-            if self.folder.is_dir():
-                (self.folder / SUMMARY_FILE).write_bytes(
-                    msgspec.json.format(encode_json(self.summary()), indent=2) + b"\n"
+        extra = self.scenario.make_env().spec.extra
+        with self._folder():
+            todo = [episode for episode in self.planned if episode.id not in self.progress.ends[episode.line_up]]
+            task = run_episodes(self.scenario, todo, self._record, progress=self.progress, versions=versions(extra))
+            try:
+                with _display(self._console, self.scenario, self.progress):
+                    asyncio.run(_until_stopped(task))
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                kept = (
+                    "Finished episodes are kept; go on with --resume."
+                    if self.progress.done
+                    else "Nothing was finished."
                 )
+                self._console.print(f"[yellow]Interrupted.[/] {kept}")
+                return False
+            finally:
+                if self.progress.done:
+                    summary = msgspec.json.format(encode_json(self.summary()), indent=2) + b"\n"
+                    _write(self.folder / SUMMARY_FILE, summary)
         return True
+
+    @contextmanager
+    def _folder(self) -> Iterator[None]:
+        """Hold the folder for this process alone; it is there afterwards only if something was written to it."""
+        made = [path for path in [self.folder, *self.folder.parents] if not path.exists()]
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = (self.folder / LOCK_FILE).open("ab")
+        except OSError as error:
+            raise UsageError(f"cannot write results to {self.folder}: {error.strerror or error}") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise UsageError(f"another process is writing to {self.folder}") from None
+            try:
+                if (self.folder / TRACE_FILE).exists() and not self._resuming:
+                    raise UsageError(f"{self.folder} is not empty; use another --out, or --resume to go on with it")
+                if self._resuming:
+                    self._load()
+                yield
+            finally:
+                (self.folder / LOCK_FILE).unlink(missing_ok=True)
+                with suppress(OSError):  # not empty, as it should be
+                    for path in made:
+                        path.rmdir()
 
     def summary(self) -> Summary:
         """Return the summary of what is done."""
@@ -137,11 +162,9 @@ class _Work:
         return summarise(self.scenario, self.planned, self.progress.ends, wall_s=wall_s)
 
     def _record(self, planned: PlannedEpisode, episode: Episode) -> None:
-        if not self.folder.is_dir():
-            self.folder.mkdir(parents=True)
         config = self.folder / SCENARIO_FILE
         if not config.exists():
-            config.write_text(_yaml(self.scenario), encoding="utf-8")
+            _write(config, _yaml(self.scenario).encode())
         append_episode(self.folder / TRACE_FILE, episode)
         done = self.progress.done + 1
         if not self._console.is_terminal and done * 10 // self.progress.total > (done - 1) * 10 // self.progress.total:
@@ -149,33 +172,34 @@ class _Work:
 
     def _load(self) -> None:
         """Take over the finished episodes of the run in the folder, which must be of the same scenario."""
-        config = self.folder / SCENARIO_FILE
+        config, traces = self.folder / SCENARIO_FILE, self.folder / TRACE_FILE
+        if not config.exists() and not traces.exists():
+            raise UsageError(f"there is no run in {self.folder} to resume")
         try:
-            recorded = yaml.safe_load(config.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+            recorded = load_yaml(config.read_text(encoding="utf-8"), str(config))
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.folder} holds no run that could go on: {error}") from error
+        if not isinstance(recorded, dict):
+            raise ConfigError(f"{config} is no scenario, so the run cannot go on")
         wanted = json.loads(self.scenario.model_dump_json())
-        changed = [key for key in wanted if wanted[key] != recorded.get(key) and key not in ("concurrency", "retries")]
+        changed = [key for key in wanted if wanted[key] != recorded.get(key) and key not in MAY_CHANGE]
         if changed:
             raise UsageError(f"the run in {self.folder} has other {', '.join(changed)}; use another --out for this one")
         with suppress(OSError, ValueError, TypeError, KeyError):
             self.earlier_s = float(json.loads((self.folder / SUMMARY_FILE).read_bytes())["wall_s"])
-        traces = self.folder / TRACE_FILE
-        if traces.exists():
-            cut_torn_episode(traces)
-            if traces.stat().st_size == 0:
-                return
-            for episode in read_episodes(traces):
-                assert episode.end is not None
-                line_up = episode.record.episode.partition("/")[0]
+        cut_torn_episode(traces)
+        line_ups = {episode.id: episode.line_up for episode in self.planned}
+        for episode in read_episodes(traces) if traces.exists() and traces.stat().st_size else ():
+            line_up = line_ups.get(episode.record.episode)
+            if episode.end is not None and line_up is not None:
                 self.progress.ends[line_up][episode.record.episode] = episode.end
 
 
-def _require_writable(folder: Path) -> None:
-    """Refuse a folder in which nothing can be written, before anything is played."""
-    nearest = next(path for path in [folder, *folder.absolute().parents] if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write results to {folder}: {nearest} is not a folder that you may write to")
+def _write(path: Path, data: bytes) -> None:
+    """Replace a file as a whole: whoever reads it finds the old or the new one."""
+    part = path.with_name(f".{path.name}.part")
+    part.write_bytes(data)
+    part.replace(path)
 
 
 async def _until_stopped(work: object) -> None:

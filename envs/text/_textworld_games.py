@@ -6,12 +6,18 @@ seed, and reads files from the working directory. Run as a program, this module 
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +33,8 @@ __all__ = ["CookingOptions", "GameSpec", "LevelOptions", "SimpleOptions", "game_
 GENERATION_TIMEOUT_S = 180.0
 _RECIPE = 2
 """Changed whenever the same seed would give another game than before."""
+_MAKING = ".making-"
+_PR_SET_PDEATHSIG = 1
 _ATTEMPTS, _NEXT_SEED = 10, 1_000_000
 """How many seeds are tried for a game, and how far apart: beyond every split's range."""
 _CUSTOM = re.compile(r"w([1-9]\d?)-o([1-9]\d?)-q([1-9]\d?)(?:-b([1-9]))?")
@@ -163,8 +171,9 @@ def game_file(game: GameSpec, split: str) -> Path:
         import_extra("textworld", extra="text")
     folder = cache_dir("textworld", f"{version}-{_RECIPE}", split) / game.id
     if not folder.is_dir():
-        with tempfile.TemporaryDirectory(prefix=".making-", dir=folder.parent) as scratch:
-            made = Path(scratch, "game")
+        _sweep(folder.parent)
+        with _scratch(folder.parent) as scratch:
+            made = scratch / "game"
             made.mkdir()
             _generate(game, made)
             try:
@@ -175,9 +184,28 @@ def game_file(game: GameSpec, split: str) -> Path:
     return folder / "game.z8"
 
 
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Make a folder that is removed afterwards, also when the process ends in between."""
+    scratch = Path(tempfile.mkdtemp(prefix=_MAKING, dir=folder))
+    remove = weakref.finalize(_generate, shutil.rmtree, scratch, True)
+    try:
+        yield scratch
+    finally:
+        remove()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left behind; nothing takes as long as that to make."""
+    for scratch in folder.glob(f"{_MAKING}*"):
+        with suppress(OSError):
+            if time.time() - scratch.stat().st_mtime > 10 * GENERATION_TIMEOUT_S:
+                shutil.rmtree(scratch)
+
+
 def _generate(game: GameSpec, folder: Path) -> None:
     environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-m", __name__, msgspec.json.encode(game).decode()]
+    command = [sys.executable, "-m", __name__, msgspec.json.encode(game).decode(), str(os.getpid())]
     try:
         done = subprocess.run(
             command,
@@ -246,8 +274,20 @@ def _generate_once(game: GameSpec, seed: int) -> None:
     Path("game.z8").write_bytes(story)
 
 
+def _die_with(parent: int) -> None:
+    """End this process, and the compiler that it runs, when the process that wanted the game is gone or gave up."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it was gone before that took hold
+        sys.exit(1)
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, lambda number, frame: os.killpg(0, signal.SIGKILL))
+    signal.signal(signal.SIGALRM, lambda number, frame: os.killpg(0, signal.SIGKILL))
+    signal.alarm(int(GENERATION_TIMEOUT_S) + 1)
+
+
 def main() -> None:
-    """Generate the game that the first argument describes; exit code 3 says that there is no such game."""
+    """Generate the game of the first argument for the process of the second; exit code 3: there is no such game."""
+    _die_with(int(sys.argv[2]))
     game = msgspec.json.decode(sys.argv[1], type=GameSpec)
     try:
         _make(game)

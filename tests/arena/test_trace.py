@@ -10,7 +10,7 @@ import pytest
 
 from arena import ConfigError, Limits, make
 from arena.testing import golden
-from arena.trace import Episode, append_episode, read_episodes
+from arena.trace import Episode, append_episode, cut_torn_episode, read_episodes
 
 ENV = "text/guess-v0"
 
@@ -59,22 +59,32 @@ def test_append_after_a_torn_tail_at_any_byte(path: Path) -> None:
     first, last, new = episode(1), episode(3).lines(), episode(4)
     for cut in range(0, len(last), 7):
         path.write_bytes(first.lines() + last[:cut])
+        cut_torn_episode(path)
         append_episode(path, new)
         found = list(read_episodes(path))
-        assert [parts(one) for one in (found[0], found[-1])] == [parts(first), parts(new)], cut
-        assert all(one.end is None for one in found[1:-1]), cut
+        assert [parts(one) for one in found] == [parts(first), parts(new)], cut
 
 
 def test_append_after_a_long_torn_line(path: Path) -> None:
     path.write_bytes(episode(1).lines() + b'{"type":"episode","env":"' + b"x" * 200_000)
+    cut_torn_episode(path)
     append_episode(path, episode(2))
     assert ends(path) == [True, True]
 
 
 def test_file_that_holds_only_a_torn_line_is_started_anew(path: Path) -> None:
     path.write_bytes(episode(1).lines()[:10])
+    cut_torn_episode(path)
     append_episode(path, episode(2))
     assert ends(path) == [True]
+
+
+@pytest.mark.parametrize("text", [b"precious", b"one\ntwo", b"{}", b'{"type":"step"', b"\n"])
+def test_a_file_that_is_no_trace_is_never_cut(path: Path, text: bytes) -> None:
+    path.write_bytes(text)
+    with pytest.raises(ConfigError):
+        cut_torn_episode(path)
+    assert path.read_bytes() == text
 
 
 def _lines() -> list[bytes]:

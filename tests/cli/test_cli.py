@@ -151,7 +151,7 @@ def test_a_file_that_is_no_scenario_is_refused_in_one_line(tmp_path, text, messa
 def test_results_that_cannot_be_written_are_noticed_before_anything_is_played(here):
     done = arena("run", "guess.yaml", "--out", "guess.yaml/inside", cwd=here)
     assert done.returncode == 2
-    assert "cannot write results" in done.stderr
+    assert "cannot write to guess.yaml/inside" in done.stderr
 
 
 def test_a_second_run_into_the_same_folder_needs_resume_and_the_same_scenario(here):
