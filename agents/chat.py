@@ -32,6 +32,8 @@ from arena import (
     Usage,
     UsageError,
     derive_seed,
+    legal_text,
+    observation_text,
     register_agent,
 )
 
@@ -39,7 +41,6 @@ from ._chat_answers import MistakeError, format_hint, parse_answer
 from ._chat_endpoint import Endpoint, EndpointOptions
 from ._chat_history import History, join_paragraphs
 from ._chat_protocol import Completion
-from ._observation_text import legal_text, observation_text
 
 _RESERVED = frozenset(["messages", "model", "n", "seed", "stream", "stream_options", "tool_choice", "tools"])
 

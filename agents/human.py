@@ -34,10 +34,10 @@ from arena import (
     Tool,
     ToolCall,
     did_you_mean,
+    legal_text,
+    observation_text,
     register_agent,
 )
-
-from ._observation_text import legal_text, observation_text
 
 
 class HumanOptions(Options):

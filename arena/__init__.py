@@ -28,6 +28,7 @@ from arena.errors import (
 )
 from arena.extras import import_extra, installed_version
 from arena.registry import make, make_agent, register, register_agent
+from arena.rendering import legal_text, observation_text
 from arena.sampling import ActionSampler
 from arena.seeding import derive_seed, python_stream, stream
 from arena.session import Session
@@ -102,8 +103,10 @@ __all__ = [
     "did_you_mean",
     "import_extra",
     "installed_version",
+    "legal_text",
     "make",
     "make_agent",
+    "observation_text",
     "python_stream",
     "register",
     "register_agent",

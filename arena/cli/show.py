@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+from arena.rendering import action_text, observation_text
 from arena.trace import EndRecord, Episode, StepRecord
-from arena.types import Action, AgentID, Array, SeatStep, ToolCall, encode_json
+from arena.types import AgentID, SeatStep
 
-__all__ = ["action_text", "observation_text", "transcript"]
+__all__ = ["transcript"]
 
 
 def transcript(episode: Episode) -> Group:
@@ -58,19 +57,3 @@ def _end(end: EndRecord) -> Text:
     return Text(
         f"{end.outcome} after {end.steps} steps: score {end.score.value:g}{solved}{metrics}", style="bold green"
     )
-
-
-def action_text(action: Action) -> str:
-    """Return an action as one line."""
-    match action:
-        case ToolCall():
-            return f"{action.name}({encode_json(action.arguments).decode()})"
-        case Array():
-            return str(action.numpy().tolist())
-        case _:
-            return str(action)
-
-
-def observation_text(observation: Any) -> str:
-    """Return an observation as text: text as it is, anything else as JSON."""
-    return observation if isinstance(observation, str) else encode_json(observation).decode()

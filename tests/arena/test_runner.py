@@ -8,7 +8,7 @@ from arena import (
     AgentError,
     AgentSpec,
     Decision,
-    EnvError,
+    LimitReached,
     Limits,
     ModelError,
     PrerequisiteError,
@@ -20,6 +20,7 @@ from arena.registry import agents, environments
 from arena.runner import Progress, plan, run
 from arena.scenario import parse_scenario
 from arena.testing import check_env
+from arena.trace import Episode, EpisodeRecord
 
 from .games import Match, Nim
 
@@ -262,9 +263,150 @@ def test_line_ups_play_the_same_tasks_with_the_same_seeds():
     assert len({seed for _, seed in pairs["a"]}) == 10
 
 
-def test_a_task_that_cannot_be_prepared_fails_its_own_episodes_only(monkeypatch):
-    cls = environments.get("text/guess-v0")
-    monkeypatch.setattr(cls, "prepare", lambda self, task: self._refuse(task), raising=True)
-    monkeypatch.setattr(cls, "_refuse", lambda self, task: (_ for _ in ()).throw(EnvError("no")), raising=False)
-    _, episodes = run_all(parse_scenario(SCENARIO % "random").resolve())
-    assert len(episodes) == 5
+# -- whatever one agent or environment does wrong stays with its episode
+
+
+def test_an_agent_that_is_always_refused_is_stopped_by_the_wall_time():
+    class Stubborn(Scripted):
+        def act(self, step):
+            return "fly"
+
+    end = play(guess(wall_time_s=0.2, invalid_actions=None), player=Stubborn())
+    assert (end.outcome, end.endings) == ("truncated", {"player": "wall_time_limit"})
+
+
+def test_what_refused_decisions_cost_counts_and_is_limited():
+    costly = [Decision("fly", Usage(input_tokens=100))] * 9
+    end = play(guess(tokens=150, invalid_actions=1000), player=Scripted(*costly))
+    assert (end.endings, end.usage.input_tokens) == ({"player": "tokens_limit"}, 200)
+    session = guess(steps=1)
+    end = play(session, player=Scripted(*costly[:2], Decision("1", Usage(1))))
+    assert (end.usage.input_tokens, session.journal[1].usage) == (201, Usage(201))
+
+
+def test_what_was_spent_before_something_failed_is_counted():
+    costly = Decision("fly", Usage(input_tokens=100))
+    failing = ModelError("down", usage={"input_tokens": 7})
+    assert play(guess(), player=Scripted(costly, failing)).usage.input_tokens == 107
+    assert play(guess(), player=Scripted(costly, LimitReached("cost", 2, 1))).usage.input_tokens == 100
+    left, right = Scripted(Decision(0, Usage(50))), Scripted(AgentError("no", usage={"input_tokens": 5}))
+    assert play(session_of(Match()), left=left, right=right).usage.input_tokens == 55
+
+
+class Clumsy(Scripted):
+    """Fails where it is told to."""
+
+    fails = ""
+
+    def begin(self, seat):
+        super().begin(seat)
+        self._fail("begin")
+
+    def observe(self, step):
+        super().observe(step)
+        self._fail("observe")
+
+    def refuse(self, error):
+        self._fail("refuse")
+
+    def _fail(self, where):
+        if self.fails == where:
+            raise RuntimeError(where)
+
+
+@pytest.mark.parametrize("where", ["begin", "refuse"])
+def test_a_failure_anywhere_in_an_agent_fails_its_episode(where):
+    agent = Clumsy("fly", "1")
+    agent.fails = where
+    end = play(guess(), player=agent)
+    assert (end.outcome, end.error.code) == ("failed", "AGENT")
+    assert where in end.error.message
+
+
+def test_a_failure_after_the_end_does_not_cost_the_score():
+    agent = Clumsy("1", "2")
+    agent.fails = "observe"
+    end = play(guess(steps=2), player=agent)
+    assert (end.outcome, end.score.value) == ("truncated", 0.0)
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        Decision("1", None, {"x": object()}),
+        Decision("1", None, {"x": "\ud800"}),
+        Decision("1", {"input_tokens": 1}),
+        Decision("1", Usage("many")),
+    ],
+    ids=["object", "surrogate", "usage is a dict", "usage is text"],
+)
+def test_a_decision_that_no_trace_can_hold_is_the_agents_failure(decision, tmp_path):
+    session = guess()
+    end = play(session, player=Scripted(decision))
+    if end.error is None:  # a dict that is a usage is taken as one
+        assert isinstance(decision.usage, dict)
+    else:
+        assert end.error.code == "AGENT"
+    Episode(EpisodeRecord(env="x", task=session.task, seed=0), session.journal, end).lines()
+
+
+def test_errors_with_lone_surrogates_can_be_written():
+    session = guess()
+    end = play(session, player=Scripted(RuntimeError("bad \ud800 text")))
+    Episode(EpisodeRecord(env="x", task=session.task, seed=0), session.journal, end).lines()
+
+
+def test_a_limit_that_an_agent_keeps_truncates_and_one_that_is_none_is_its_failure():
+    end = play(guess(), player=Scripted("1", LimitReached("cost", 2, 1)))
+    assert (end.endings, end.limit.value) == ({"player": "cost_limit"}, 2.0)
+    for kind, value in (("money", 1), ("cost", float("inf"))):
+        with pytest.raises(ValueError, match="no limit"):
+            LimitReached(kind, value, 1)
+
+
+def test_a_limit_before_the_episode_began_is_the_environments_failure():
+    class Impatient(Nim):
+        def reset(self, task, seed):
+            raise LimitReached("wall_time", 2, 1)
+
+    assert play(session_of(Impatient()), first=Scripted(), second=Scripted()).error.code == "ENV"
+
+
+def test_an_agent_that_cannot_be_made_or_closed_costs_no_other_episode(monkeypatch, caplog):
+    class Unclosable(Scripted):
+        spec = AgentSpec(id="unclosable", summary="Fails to close.")
+        made = 0
+
+        def __init__(self, options=None):
+            super().__init__("1", "2", "3", "4", "5", "6", "7", "8")
+            type(self).made += 1
+            if type(self).made == 3:  # the first is asked whether it can play at all
+                raise RuntimeError("not today")
+
+        async def close(self):
+            raise RuntimeError("stuck")
+
+    monkeypatch.setitem(agents._classes, "unclosable", Unclosable)
+    _, episodes = run_all(parse_scenario(SCENARIO % "unclosable").resolve())
+    assert [episode.end.error.code if episode.end.error else None for episode in episodes] == [
+        None,
+        "AGENT",
+        *[None] * 3,
+    ]
+    assert "failed to close" in caplog.text
+
+
+def test_a_task_that_cannot_be_prepared_is_an_error_of_its_own_episodes_and_is_tried_once(monkeypatch):
+    tried = []
+
+    def prepare(self, task):
+        tried.append(task.id)
+        if task.id == "range-8":
+            raise RuntimeError("cannot build")
+
+    monkeypatch.setattr(environments.get("text/guess-v0"), "prepare", prepare)
+    _, episodes = run_all(parse_scenario(SCENARIO % "random", ["episodes=8"]).resolve())
+    failed = [episode for episode in episodes if episode.end.error]
+    assert {episode.record.task.id for episode in failed} == {"range-8"}
+    assert all("cannot build" in episode.end.error.message for episode in failed)
+    assert sorted(tried) == sorted(set(tried))

@@ -747,3 +747,11 @@ def test_arrays_and_numpy_integers_are_converted() -> None:
     assert session.step(1, {PLAYER: np.int64(3)}).actions == {PLAYER: 3}
     with pytest.raises(InvalidActionError):
         session.step(2, {PLAYER: np.int64(5)})
+
+
+def test_fork_needs_an_environment_with_the_same_options() -> None:
+    env = make("text/guess-v0")
+    session = Session(env, env.taskset("test").task(0), 1)
+    session.open()
+    with pytest.raises(UsageError, match="same options"):
+        session.fork(make("text/guess-v0", {"max_guesses": 2}))

@@ -1,4 +1,4 @@
-"""What an environment hands out, as text for a language model or a person."""
+"""What environments hand out and agents do, as text for a language model or a person."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from arena import Array
+from arena.types import Action, Array, ToolCall, encode_json
 
-__all__ = ["legal_text", "observation_text"]
+__all__ = ["action_text", "legal_text", "observation_text"]
 
 
 def observation_text(observation: Any) -> str:
@@ -25,6 +25,17 @@ def legal_text(actions: Sequence[str | int], most: int | None = None) -> str:
     shown = ", ".join(str(action) for action in actions[:most])
     left = 0 if most is None else len(actions) - most
     return f"{shown} and {left} more" if left > 0 else shown
+
+
+def action_text(action: Action) -> str:
+    """Return an action as one line."""
+    match action:
+        case ToolCall():
+            return f"{action.name}({encode_json(action.arguments).decode()})"
+        case Array():
+            return str(action.numpy().tolist())
+        case _:
+            return str(action)
 
 
 def _plain(value: Any) -> Any:
