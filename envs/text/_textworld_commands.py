@@ -36,4 +36,4 @@ def playable(text: str) -> str:
         return ""
     if verb == "pick":
         return f"take {rest.removeprefix('up ')}" if rest.startswith("up ") else ""
-    return f"take {rest}" if verb == "get" else command
+    return f"take {rest}".strip() if verb == "get" else command
