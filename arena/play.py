@@ -67,7 +67,7 @@ async def _play(session: Session, seated: Mapping[AgentID, Agent], on_step: Call
     for seat, agent in seated.items():
         expert = partial(session.expert_action, seat) if agent.spec.needs_expert else None
         with blaming(agent):
-            agent.begin(Seat(seat, session.env.spec, session.env.seat(seat), session.task, session.seed, expert))
+            agent.begin(Seat(seat, session.env.spec, session.seats[seat], session.task, session.seed, expert))
     last_yield = time.monotonic()
     while acting := session.acting:
         steps = session.journal[-1].time_step.seats

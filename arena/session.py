@@ -69,6 +69,7 @@ class Session:
     Attributes:
         journal: Every step so far, index 0 first.
         status: ``new``, ``running``, ``over``, ``failed`` or ``closed``.
+        seats: What each seat sees and can do; empty before the episode has begun.
         usage: Tokens, cost and requests so far.
         refused: Actions refused so far.
     """
@@ -91,7 +92,7 @@ class Session:
         self.refused = 0
         self.error: BoundaryError | None = None
         self._clock = clock
-        self._seats: dict[AgentID, SeatSpec] = {}
+        self.seats: dict[AgentID, SeatSpec] = {}
         self._digest = b""
         self._refused_in_a_row = 0
         self._unrecorded = _NO_USAGE
@@ -120,7 +121,7 @@ class Session:
             self.fail(EnvError(f"{env.spec.id}: {reached} before the episode began"))
             self._raise_not_running()
         env_s = self._clock() - began
-        self._seats = self._call(lambda: {a: env.seat(a) for a in env.possible_agents}, expected=UnsupportedError)
+        self.seats = self._call(lambda: {a: env.seat(a) for a in env.possible_agents}, expected=UnsupportedError)
         options = env.options.model_dump(mode="json")
         with self._sendable("a task"):
             self._digest = first_digest(env.spec.id, options, self.task, self.seed, self.limits)
@@ -230,7 +231,7 @@ class Session:
             state = self._call(self.env.snapshot, expected=UnsupportedError)
             env.restore(state)
             twin.journal, twin.status, twin.usage = list(self.journal), self.status, self.usage
-            twin._digest, twin._seats, twin._began = self._digest, self._seats, self._clock()
+            twin._digest, twin.seats, twin._began = self._digest, self.seats, self._clock()
             return twin
         if not env.spec.deterministic:
             raise ReplayError(
@@ -335,7 +336,7 @@ class Session:
         for agent in acting:
             try:
                 given[agent] = action = as_action(actions[agent])
-                check_action(agent, self._seats[agent], last.seats[agent], action, listed=listed)
+                check_action(agent, self.seats[agent], last.seats[agent], action, listed=listed)
             except InvalidActionError as error:
                 error.details["agent"] = agent
                 raise
@@ -423,7 +424,7 @@ class Session:
     def _alive(self) -> Collection[AgentID]:
         """Return the seats that were alive before the next step: every possible one before the first."""
         if not self.journal:
-            return self._seats
+            return self.seats
         return [agent for agent, step in self.journal[-1].time_step.seats.items() if not step.is_last]
 
     def _standstill(self) -> TimeStep:
@@ -456,7 +457,7 @@ class Session:
         score, error = None, self.error
         if self.status == "over":
             try:
-                score = check_score(self.env.spec, self.env.score(), self._seats)
+                score = check_score(self.env.spec, self.env.score(), self.seats)
             except BoundaryError as failure:
                 error = failure
             except Exception as failure:  # the boundary: a grader's failure is never a score

@@ -62,8 +62,18 @@ _SPLITS = {"train": range(0, 100_000), "valid": range(100_000, 110_000), "test":
 
 _UNKNOWN_VERB = "That's not a verb I recognise."
 
-_STATUS = re.compile(r"\s*>?[ \t]*-= [^\n]*? =-\s*-?\d+/\d+\s*$")
-_QUESTION = re.compile(r"\s*Would you like to RESTART.*", re.DOTALL)
+_STATUS = re.compile(r"[^\n]* =-\s*-?\d+/\d+\s*")
+"""What follows the ``-= `` of the status line, which the interpreter prints at the right of the prompt."""
+_GAPS = re.compile(r"\n{3,}")
+_QUESTION = "Would you like to RESTART"
+
+
+_SEAT = SeatSpec(
+    observation_space=FreeText(100_000),
+    action_space=FreeText(1_000),
+    instructions="You play a text adventure. Reach the objective that the game tells you. "
+    "Answer with one short command, such as: go east, open red box, take key from table, look, inventory.",
+)
 
 
 class TextWorldOptions(GameOptions):
@@ -129,12 +139,7 @@ class TextWorld(SingleAgentEnvironment):
 
     def seat(self, agent: AgentID) -> SeatSpec:
         """Return the player's spaces."""
-        return SeatSpec(
-            observation_space=FreeText(100_000),
-            action_space=FreeText(1_000),
-            instructions="You play a text adventure. Reach the objective that the game tells you. "
-            "Answer with one short command, such as: go east, open red box, take key from table, look, inventory.",
-        )
+        return _SEAT
 
     def taskset(self, split: str) -> Taskset:
         """Return one task for each generator seed of the split."""
@@ -310,7 +315,9 @@ class _Engine:
 
 def _clean(feedback: str) -> str:
     """Return what the game printed, without its status line, prompt and last question."""
-    return re.sub(r"\n{3,}", "\n\n", _QUESTION.sub("", _STATUS.sub("", feedback))).strip()
+    text, _, status = feedback.rpartition("-= ")
+    text = text.rstrip().removesuffix(">") if _STATUS.fullmatch(status) else feedback
+    return _GAPS.sub("\n\n", text.partition(_QUESTION)[0]).strip()
 
 
 def _first_text(state: Any) -> str:
