@@ -34,7 +34,7 @@ from arena.errors import (
 )
 from arena.legality import check_action
 from arena.promises import broken, check_score, check_time_step, names
-from arena.trace import EndRecord, StepRecord, first_digest, next_digest
+from arena.trace import EndRecord, StepRecord, end_record, first_digest, next_digest
 from arena.types import (
     Action,
     AgentID,
@@ -123,7 +123,7 @@ class Session:
         env_s = self._clock() - began
         self.seats = self._call(lambda: {a: env.seat(a) for a in env.possible_agents}, expected=UnsupportedError)
         options = env.options.model_dump(mode="json")
-        with self._sendable("a task"):
+        with self._promised("a task that cannot be sent"):
             self._digest = first_digest(env.spec.id, options, self.task, self.seed, self.limits)
         self.status = "running"
         return self._append({}, answer, env_s, None)
@@ -380,18 +380,12 @@ class Session:
         decisions: Mapping[AgentID, dict[str, Any]] | None = None,
     ) -> StepRecord:
         index = len(self.journal)
-        try:
+        with self._promised("an answer that is none"):
             check_time_step(self.env.spec, answer, self._alive(), first=index == 0)
-        except Exception as error:  # the boundary: an answer too odd even to be checked
-            failure = (
-                error if isinstance(error, EnvError) else broken(self.env.spec, f"an answer that is none: {error}")
-            )
-            self.fail(failure)
-            raise failure from error
         limit = None if answer.is_last else limit
         if limit is not None:
             answer = _truncated(answer, f"{limit.kind}_limit")
-        with self._sendable("an answer"):
+        with self._promised("an answer that cannot be sent"):
             self._digest = next_digest(self._digest, index, actions, answer)
             encode_msgpack(answer)  # refuses what JSON alone can hold, such as integers beyond 64 bits
         record = StepRecord(
@@ -412,12 +406,15 @@ class Session:
         return record
 
     @contextmanager
-    def _sendable(self, what: str) -> Iterator[None]:
-        """Turn a failure to encode what the environment gave into its error."""
+    def _promised(self, what: str) -> Iterator[None]:
+        """Fail the session where what the environment gave turns out to break its contract."""
         try:
             yield
-        except (TypeError, ValueError, OverflowError, RecursionError) as error:  # UsageErrors are ValueErrors
-            failure = broken(self.env.spec, f"{what} that cannot be sent: {error}")
+        except EnvError as error:
+            self.fail(error)
+            raise
+        except Exception as error:  # the boundary: something too odd even to be checked or written
+            failure = broken(self.env.spec, f"{what}: {error}")
             self.fail(failure)
             raise failure from error
 
@@ -464,29 +461,13 @@ class Session:
                 error = GraderError(f"{self.env.spec.id}: {type(failure).__name__}: {failure}")
         elif error is None:
             error = EnvError("the session was closed before the episode was scored")
-        endings: dict[AgentID, str] = {}
-        returns: dict[AgentID, float] = {}
-        for record in self.journal:
-            for agent, step in record.time_step.seats.items():
-                returns[agent] = returns.get(agent, 0.0) + step.reward
-                if step.ending is not None:
-                    endings[agent] = step.ending
-        last = self.journal[-1] if self.journal else None
-        truncated = last is not None and any(step.truncated for step in last.time_step.seats.values())
-        return EndRecord(
-            outcome="failed" if score is None else "truncated" if truncated else "terminated",
-            steps=sum(1 for record in self.journal if record.actions),
-            endings=endings,
-            returns=returns,
+        return end_record(
+            self.journal,
             score=score,
             error=None if error is None else error.record(),
-            limit=None if last is None else last.limit,
             refused=self.refused,
             wall_s=self._clock() - self._began if self.journal else 0.0,
-            env_s=sum(record.env_s for record in self.journal),
-            agent_s=sum((seconds for record in self.journal for seconds in record.agent_s.values()), 0.0),
             usage=self.usage,
-            digest=self._digest.hex(),
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -42,6 +42,7 @@ __all__ = [
     "StepRecord",
     "append_episode",
     "cut_torn_episode",
+    "end_record",
     "first_digest",
     "next_digest",
     "read_episodes",
@@ -151,6 +152,42 @@ class EndRecord(_Record, frozen=True, tag="end"):
     agent_s: float = 0.0
     usage: Usage = Usage()
     digest: str = ""
+
+
+def end_record(
+    steps: Sequence[StepRecord],
+    *,
+    score: Score | None,
+    error: ErrorRecord | None,
+    refused: int,
+    wall_s: float,
+    usage: Usage,
+) -> EndRecord:
+    """Return the last line of an episode: what its steps add up to, and the verdict."""
+    endings: dict[AgentID, str] = {}
+    returns: dict[AgentID, float] = {}
+    for record in steps:
+        for agent, step in record.time_step.seats.items():
+            returns[agent] = returns.get(agent, 0.0) + step.reward
+            if step.ending is not None:
+                endings[agent] = step.ending
+    last = steps[-1] if steps else None
+    truncated = last is not None and any(step.truncated for step in last.time_step.seats.values())
+    return EndRecord(
+        outcome="failed" if score is None else "truncated" if truncated else "terminated",
+        steps=sum(1 for record in steps if record.actions),
+        endings=endings,
+        returns=returns,
+        score=score,
+        error=error,
+        limit=None if last is None else last.limit,
+        refused=refused,
+        wall_s=wall_s,
+        env_s=sum((record.env_s for record in steps), 0.0),
+        agent_s=sum((seconds for record in steps for seconds in record.agent_s.values()), 0.0),
+        usage=usage,
+        digest="" if last is None else last.digest,
+    )
 
 
 def first_digest(env: str, options: dict[str, Any], task: Task, seed: int, limits: Limits) -> bytes:
