@@ -8,15 +8,21 @@
     │  ├─ OutOfOrderError           a step index that is neither the next nor a recorded one
     │  ├─ ResetNeededError          step before the episode began, or after it ended
     │  ├─ ConfigError               a scenario, option, file or argument is wrong
-    │  ├─ UnknownIdError (LookupError)  no such environment, agent, task or scenario
-    │  └─ UnsupportedError          the environment does not declare this capability
+    │  ├─ UnknownIdError (LookupError)  no such environment, agent, task, scenario or session
+    │  ├─ UnsupportedError          the environment, or this server, does not offer this capability
+    │  ├─ UnauthorizedError         no valid credential was given
+    │  ├─ ForbiddenError            the credential does not allow this
+    │  └─ TooLargeError             the message is larger than the server accepts
     ├─ ToolError                    an expected failure inside an environment; the agent sees it as its observation
     ├─ BoundaryError                something behind a boundary failed; recorded on the episode, retryable or not
     │  ├─ EnvError                  the environment
     │  ├─ AgentError                the agent
     │  ├─ ModelError                a model endpoint
     │  ├─ GraderError               the grader
-    │  └─ ReplayError               a replay did not reproduce what was recorded
+    │  ├─ ReplayError               a replay did not reproduce what was recorded
+    │  ├─ SessionGoneError          the session was reaped, closed, or could not be rebuilt
+    │  ├─ CapacityError             a server is full, or asked for too much at once: try again later
+    │  └─ TransportError            a server cannot be reached, or answered what no server of ours answers
     ├─ LimitReached                 a limit, turned into a truncation where it is caught: kind, value, limit
     └─ PrerequisiteError            a missing extra, daemon or key; shown without a traceback, exit code 2
 
@@ -40,9 +46,11 @@ __all__ = [
     "AgentError",
     "ArenaError",
     "BoundaryError",
+    "CapacityError",
     "ConfigError",
     "EnvError",
     "ErrorRecord",
+    "ForbiddenError",
     "GraderError",
     "InvalidActionError",
     "LimitKind",
@@ -52,7 +60,11 @@ __all__ = [
     "PrerequisiteError",
     "ReplayError",
     "ResetNeededError",
+    "SessionGoneError",
+    "TooLargeError",
     "ToolError",
+    "TransportError",
+    "UnauthorizedError",
     "UnknownIdError",
     "UnsupportedError",
     "UsageError",
@@ -141,9 +153,27 @@ class UnknownIdError(UsageError, LookupError):
 
 
 class UnsupportedError(UsageError):
-    """The environment does not declare the capability that was asked for."""
+    """The environment, or this server, does not offer the capability that was asked for."""
 
     code = "UNSUPPORTED"
+
+
+class UnauthorizedError(UsageError):
+    """No valid credential was given."""
+
+    code = "UNAUTHORIZED"
+
+
+class ForbiddenError(UsageError):
+    """The credential that was given does not allow this."""
+
+    code = "FORBIDDEN"
+
+
+class TooLargeError(UsageError):
+    """The message is larger than the server accepts."""
+
+    code = "TOO_LARGE"
 
 
 class ToolError(ArenaError):
@@ -190,6 +220,27 @@ class ReplayError(BoundaryError):
     """A replay did not reproduce what was recorded."""
 
     code = "REPLAY"
+
+
+class SessionGoneError(BoundaryError):
+    """The session is no longer there: it was reaped, or could not be rebuilt."""
+
+    code = "SESSION_GONE"
+
+
+class CapacityError(BoundaryError):
+    """A server is full, or was asked for too much at once; `details["retry_after_s"]` says when to try again."""
+
+    code = "CAPACITY_REACHED"
+
+    def __init__(self, message: str, *, retryable: bool = True, **details: Any) -> None:
+        super().__init__(message, retryable=retryable, **details)
+
+
+class TransportError(BoundaryError):
+    """A server cannot be reached, or its answer is none of the protocol's."""
+
+    code = "TRANSPORT"
 
 
 class LimitReached(ArenaError):
