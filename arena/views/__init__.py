@@ -1,0 +1,1 @@
+"""Sessions, in process or remote, as Gymnasium and PettingZoo environments."""
