@@ -245,6 +245,7 @@ class Truncate(_Request, frozen=True, kw_only=True, tag="truncate"):
     session: str
     index: int
     limit: Limit
+    usage: Usage | None = None
 
 
 class Expert(_Request, frozen=True, kw_only=True, tag="expert"):
@@ -350,6 +351,7 @@ class Created(_Reply, frozen=True, kw_only=True, tag="created"):
         watch: Whoever holds this one may read every step.
         seat_capabilities: One for each remote seat.
         env: The environment's id.
+        spec: What the environment declares.
         options: Its resolved options.
         task: The task.
         seed: The episode's root seed.
@@ -363,6 +365,7 @@ class Created(_Reply, frozen=True, kw_only=True, tag="created"):
     capability: str
     watch: str
     env: str
+    spec: EnvSpec
     options: dict[str, Any]
     task: TaskRef
     seed: int
@@ -381,20 +384,32 @@ class Attached(_Reply, frozen=True, kw_only=True, tag="attached"):
         role: What the holder is.
         seat: Which seat, for that role.
         env: The environment's id.
+        spec: What the environment declares.
         status: How the episode stands.
         next: Index of the next step.
         acting: The seats whose action is due.
         seats: What each seat sees and can do; the holder's own only, for a seat.
+        options: The environment's options; like what follows, for the owner only.
+        task: The task.
+        seed: The episode's root seed.
+        limits: The limits that hold.
+        lease_s: Seconds that the session outlives its last contact.
     """
 
     session: str
     role: Role
     env: str
+    spec: EnvSpec
     status: Status
     next: int
     seats: dict[AgentID, SeatInfo]
     acting: tuple[AgentID, ...] = ()
     seat: AgentID | None = None
+    options: dict[str, Any] = {}
+    task: TaskRef | None = None
+    seed: int | None = None
+    limits: Limits | None = None
+    lease_s: float | None = None
 
 
 class Stepped(_Reply, frozen=True, kw_only=True, tag="stepped"):

@@ -49,11 +49,27 @@ from arena.types import (
     encode_msgpack,
 )
 
-__all__ = ["Session"]
+__all__ = ["Counts", "Session"]
 
 Status = Literal["new", "running", "over", "failed", "closed"]
 _NO_USAGE = Usage()
 _log = logging.getLogger(__name__)
+
+
+class Counts(msgspec.Struct, frozen=True, array_like=True):
+    """What a session counts besides its journal.
+
+    Attributes:
+        refused: Actions refused so far.
+        refused_in_a_row: Those since the last step.
+        unrecorded: What has been spent since the last step.
+        elapsed_s: Seconds since the episode began.
+    """
+
+    refused: int = 0
+    refused_in_a_row: int = 0
+    unrecorded: Usage = _NO_USAGE
+    elapsed_s: float = 0.0
 
 
 class Session:
@@ -174,6 +190,24 @@ class Session:
         limit = limit or self._limit_reached(index, now, now - began)
         return self._append(given, answer, now - began, limit, agent_s=agent_s, decisions=decisions)
 
+    def check(self, agent: AgentID, action: Any) -> Action:
+        """Return one acting seat's action, checked as `step` checks it; the step itself is still to be taken.
+
+        Raises:
+            InvalidActionError: It is not legal, or the seat is not to act; counted as `step` counts it.
+            ResetNeededError: The episode is not running.
+        """
+        if self.status != "running":
+            self._raise_not_running()
+        last = self.journal[-1].time_step
+        try:
+            if agent not in last.acting:
+                raise InvalidActionError(f"seat {agent!r} is not to act; due are {names(last.acting)}")
+            return self._checked_one(agent, action, last)
+        except InvalidActionError as error:
+            self._count_refusal(error)
+            raise
+
     def truncate(self, kind: LimitKind, value: float, allowed: float) -> StepRecord:
         """End a running episode between two steps because a limit was reached; every live seat is truncated.
 
@@ -265,10 +299,26 @@ class Session:
             self.usage = self.usage + usage
             self._unrecorded = self._unrecorded + usage
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the episode began."""
+        return self._clock() - self._began if self.journal else 0.0
+
+    @property
+    def counts(self) -> Counts:
+        """What is counted besides the journal; `restore_counts` continues from it."""
+        return Counts(self.refused, self._refused_in_a_row, self._unrecorded, self.elapsed_s)
+
+    def restore_counts(self, counts: Counts) -> None:
+        """Continue from what another session of the same episode had counted; its journal has been applied."""
+        self.refused, self._refused_in_a_row = counts.refused, counts.refused_in_a_row
+        self.spend(counts.unrecorded if counts.unrecorded != _NO_USAGE else None)
+        self._began = self._clock() - counts.elapsed_s
+
     def remaining_s(self) -> float | None:
         """Return the seconds left of the wall-time limit, or None where there is none."""
         allowed = self.limits.wall_time_s
-        return None if allowed is None else max(0.0, allowed - (self._clock() - self._began))
+        return None if allowed is None else max(0.0, allowed - self.elapsed_s)
 
     def fail(self, error: BoundaryError) -> None:
         """Record that something at a boundary failed; the episode has no score."""
@@ -331,16 +381,16 @@ class Session:
         acting = last.acting
         if len(actions) != len(acting) or any(agent not in actions for agent in acting):
             raise InvalidActionError(f"actions came from {names(actions)}; due are those of {names(acting)}")
-        given: dict[AgentID, Action] = {}
-        listed = self.env.spec.legal_actions
-        for agent in acting:
-            try:
-                given[agent] = action = as_action(actions[agent])
-                check_action(agent, self.seats[agent], last.seats[agent], action, listed=listed)
-            except InvalidActionError as error:
-                error.details["agent"] = agent
-                raise
-        return given
+        return {agent: self._checked_one(agent, actions[agent], last) for agent in acting}
+
+    def _checked_one(self, agent: AgentID, value: Any, last: TimeStep) -> Action:
+        try:
+            action = as_action(value)
+            check_action(agent, self.seats[agent], last.seats[agent], action, listed=self.env.spec.legal_actions)
+        except InvalidActionError as error:
+            error.details["agent"] = agent
+            raise
+        return action
 
     def _count_refusal(self, error: InvalidActionError) -> None:
         self.refused += 1

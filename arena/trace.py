@@ -46,6 +46,7 @@ __all__ = [
     "first_digest",
     "next_digest",
     "read_episodes",
+    "read_lines",
 ]
 
 TRACE_VERSION = 1
@@ -269,6 +270,17 @@ def read_episodes(path: Path) -> Iterator[Episode]:
             yield from _episodes(path, file)
     except OSError as error:
         raise ConfigError(f"cannot read the trace {path}: {error.strerror or error}") from error
+
+
+def read_lines(lines: bytes) -> Episode:
+    """Return the one episode that `Episode.lines` wrote.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    for episode in _episodes(Path("trace"), iter(lines.splitlines(keepends=True))):
+        return episode
+    raise ConfigError("the trace is empty")
 
 
 def _episodes(path: Path, lines: Iterator[bytes]) -> Iterator[Episode]:
