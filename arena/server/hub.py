@@ -127,7 +127,12 @@ class Hub:
         keep = (settings.keep_traces, settings.keep_trace_bytes)
         self._ledger = Ledger(*keep) if settings.state is None else DurableLedger(settings.state, *keep)
         self.capabilities = Capabilities(self._ledger.key)
-        self._pool = Pool(settings.workers, settings.step_timeout_s, lambda: self.metrics.worker_restarted())
+        self._pool = Pool(
+            settings.workers,
+            settings.step_timeout_s,
+            imports=settings.imports,
+            restarted=lambda: self.metrics.worker_restarted(),
+        )
         self._host = Host(self._pool, self._ledger, lambda hosted: self.metrics.session_rebuilt())
         self._sessions: dict[str, Hosted] = {}
         self._matches: dict[str, Match] = {}

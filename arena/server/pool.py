@@ -27,6 +27,7 @@ __all__ = ["Job", "Pool", "WorkerProcess"]
 _log = logging.getLogger(__name__)
 _CHECK_EVERY_S = 1.0
 _LONGEST_PAUSE_S = 10.0
+_WORKER = "arena.server.worker"
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
 
 
@@ -55,6 +56,8 @@ class WorkerProcess(asyncio.Protocol):
 
     Attributes:
         number: Position in the pool.
+        gone: Called when it is gone.
+        imports: Modules that it imports at the start.
         load: Sessions that live here.
         ready: It has come up.
         alive: It has not been lost yet.
@@ -62,6 +65,7 @@ class WorkerProcess(asyncio.Protocol):
 
     number: int
     gone: Callable[[WorkerProcess], None]
+    imports: tuple[str, ...] = ()
     load: int = 0
     ready: bool = False
     alive: bool = True
@@ -82,7 +86,7 @@ class WorkerProcess(asyncio.Protocol):
         ours, theirs = socket.socketpair()
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "arena.server.worker", str(os.getpid()), str(theirs.fileno())],
+                [sys.executable, "-m", _WORKER, str(os.getpid()), str(theirs.fileno()), *self.imports],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
@@ -170,11 +174,19 @@ class Pool:
     Args:
         size: How many.
         step_timeout_s: Seconds after which a worker that does not answer is killed.
+        imports: Modules that each worker imports at the start.
         restarted: Called when a worker has been replaced.
     """
 
-    def __init__(self, size: int, step_timeout_s: float, restarted: Callable[[], None] = lambda: None) -> None:
-        self._size, self._step_timeout_s, self._restarted = size, step_timeout_s, restarted
+    def __init__(
+        self,
+        size: int,
+        step_timeout_s: float,
+        *,
+        imports: tuple[str, ...] = (),
+        restarted: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._size, self._step_timeout_s, self._imports, self._restarted = size, step_timeout_s, imports, restarted
         self.workers: list[WorkerProcess] = []
         self._deaths: deque[float] = deque(maxlen=8)
         self._watch: asyncio.Task[None] | None = None
@@ -184,7 +196,7 @@ class Pool:
     async def start(self) -> None:
         """Spawn the workers; they come up by themselves."""
         for number in range(self._size):
-            worker = WorkerProcess(number, self._gone)
+            worker = WorkerProcess(number, self._gone, self._imports)
             await worker.start()
             self.workers.append(worker)
         self._watch = asyncio.create_task(self._watch_over())
@@ -223,7 +235,7 @@ class Pool:
         dead.kill()
         if not came_up:  # it cannot even start: no hurry
             await asyncio.sleep(min(_LONGEST_PAUSE_S, 0.25 * 2 ** len(self._deaths)))
-        fresh = WorkerProcess(dead.number, self._gone)
+        fresh = WorkerProcess(dead.number, self._gone, self._imports)
         await fresh.start()
         self.workers[dead.number] = fresh
         self._restarted()

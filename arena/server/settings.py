@@ -14,6 +14,7 @@ class ServerSettings:
 
     Attributes:
         envs: Ids of the environments that it offers; None is every one that is installed.
+        imports: Modules that the workers import at the start because they register environments of the operator's own.
         host: Address to bind.
         port: Port to bind; 0 takes a free one.
         workers: Worker processes.
@@ -36,6 +37,7 @@ class ServerSettings:
     """
 
     envs: tuple[str, ...] | None = None
+    imports: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = 8700
     workers: int = 2

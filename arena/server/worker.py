@@ -1,12 +1,14 @@
 """A worker process: many sessions on one thread, driven over one socket.
 
 Environments are called on the main thread alone, one after the other; only `Environment.prepare`, which is slow and
-safe to call twice at once, runs in threads of its own. Started as ``python -m arena.server.worker FD``.
+safe to call twice at once, runs in threads of its own. The command line is the parent's process id, the socket's file
+descriptor, and modules to import.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import logging
 import os
 import queue
@@ -487,10 +489,13 @@ def _die_with_parent(parent: int) -> None:
 
 def main() -> None:
     """Work for the server process whose id and socket the command line names."""
-    _die_with_parent(int(sys.argv[1]))
+    parent, fd, *imports = sys.argv[1:]
+    _die_with_parent(int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    worker = Worker(socket.socket(fileno=int(sys.argv[2])))
+    for module in imports:  # the operator's own, never a client's
+        importlib.import_module(module)
+    worker = Worker(socket.socket(fileno=int(fd)))
     try:
         worker.run()
     except (ConnectionError, BrokenPipeError):
