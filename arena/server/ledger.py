@@ -133,6 +133,9 @@ class Ledger:
     def begin(self, stored: Stored, entries: list[bytes]) -> None:
         """Note a new session and its first entries."""
 
+    def drop(self, session: str) -> None:
+        """Forget a session that was noted and is not to be."""
+
     def append(self, session: str, step: int, entry: bytes, then: Callable[[], None]) -> None:
         """Note a step; `then` is called on the event loop once it is safe."""
         then()
@@ -214,6 +217,11 @@ class DurableLedger(Ledger):
         for step, entry in enumerate(entries):
             self._put("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", stored.id, step, entry)
 
+    def drop(self, session: str) -> None:
+        """Forget a session that was noted and is not to be."""
+        self._put("DELETE FROM entries WHERE session = ?", session)
+        self._put("DELETE FROM sessions WHERE id = ?", session)
+
     def append(self, session: str, step: int, entry: bytes, then: Callable[[], None]) -> None:
         """Note a step; `then` is called on the event loop once it is committed."""
         self._queue.put(("INSERT OR REPLACE INTO entries VALUES (?, ?, ?)", (session, step, entry), then))
@@ -231,8 +239,7 @@ class DurableLedger(Ledger):
         super().finish(finished)
         id = finished.stored.id
         self._put("INSERT OR REPLACE INTO finished (id, finished) VALUES (?, ?)", id, _pack(finished))
-        self._put("DELETE FROM entries WHERE session = ?", id)
-        self._put("DELETE FROM sessions WHERE id = ?", id)
+        self.drop(id)
         self._put("DELETE FROM finished WHERE number <= (SELECT MAX(number) FROM finished) - ?", self._keep)
 
     def finished(self, session: str) -> Finished | None:

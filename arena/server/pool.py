@@ -217,6 +217,11 @@ class Pool:
         """Whether every worker has come up."""
         return bool(self.workers) and all(worker.ready for worker in self.workers)
 
+    @property
+    def pending(self) -> int:
+        """Jobs that no worker has answered."""
+        return sum(worker.pending for worker in self.workers)
+
     def pick(self) -> WorkerProcess:
         """Return the worker with the fewest sessions."""
         return min(self.workers, key=lambda worker: (not worker.ready, worker.load, worker.pending))
