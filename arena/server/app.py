@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
@@ -80,6 +81,10 @@ def create_app(hub: Hub) -> App:
     @app.exception_handler(ArenaError)
     async def refused(request: Request, error: ArenaError) -> Response:
         return http.error_response(error)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        return http.http_error_response(error)
 
     websocket = WebSocketEndpoint(hub, identify)
 

@@ -135,6 +135,7 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True):
 
     id: RequestId
     index: int
+    actions: dict[AgentID, Action]
     error: bytes
 
 

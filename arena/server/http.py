@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -10,10 +11,11 @@ from typing import Any
 
 import msgspec
 from fastapi import APIRouter, FastAPI
+from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from arena.errors import ArenaError, UsageError
+from arena.errors import ArenaError, UnknownIdError, UsageError
 from arena.protocol import (
     Act,
     Acted,
@@ -49,7 +51,7 @@ from arena.server.frames import JSON
 from arena.server.hub import Hub
 from arena.types import decode_json, encode_json
 
-__all__ = ["describe_api", "error_response", "routes"]
+__all__ = ["describe_api", "error_response", "http_error_response", "routes"]
 
 STATUS = {
     "INVALID_ACTION": 422,
@@ -69,6 +71,7 @@ STATUS = {
 """HTTP status of an error's code; any other is something behind the server: 502."""
 
 Identify = Callable[[Mapping[str, Any]], Caller]
+_numbers = itertools.count(1)
 _REF = "#/components/schemas/{name}"
 
 
@@ -145,6 +148,15 @@ def error_response(error: ArenaError) -> Response:
     return _response(encode_json(ErrorReply(error=error.record())), 0, error.code, error.details)
 
 
+def http_error_response(error: HTTPException) -> Response:
+    """Return what the web framework refuses as the protocol's `ErrorReply`, with its own status."""
+    what = UnknownIdError("there is nothing here; see /docs") if error.status_code == 404 else UsageError(error.detail)
+    response = error_response(what)
+    response.status_code = error.status_code
+    response.headers.update(error.headers or {})
+    return response
+
+
 def describe_api(app: FastAPI) -> None:
     """Give the application's OpenAPI schema the protocol's messages as components."""
     plain = app.openapi
@@ -204,7 +216,7 @@ def _message(route: _Route, request: HttpRequest, body: bytes) -> Request:
     query = _query(route, request)
     if twice := sorted(path.keys() & given.keys() | {"id", "type"} & given.keys()):
         raise UsageError(f"{twice[0]!r} does not belong in the body")
-    fields = {"id": request.headers.get("idempotency-key", "")[:200], **given, **path, **query}
+    fields = {"id": request.headers.get("idempotency-key", "")[:200] or next(_numbers), **given, **path, **query}
     try:
         return msgspec.convert(fields, type=route.request, strict=True)  # type: ignore[return-value]
     except (msgspec.ValidationError, UsageError, RecursionError) as error:

@@ -270,13 +270,14 @@ class Worker:
     def _advance(self, call: Call, hosted: _Hosted, request: Step | Truncate, known: int) -> Answer:
         """Take a step, or answer its repeat."""
         session, refusal = hosted.session, hosted.refusal
-        if refusal is not None and (refusal.id, refusal.index) == (request.id, request.index):
+        if isinstance(request, Step) and refusal is not None and _repeats(request, refusal):
             error = decode_msgpack(refusal.error)
             return Answer(call.req, refusal.error, error["code"], over=session.status == "over")
         try:
             record = _step(session, request) if isinstance(request, Step) else _truncate(session, request)
         except InvalidActionError as error:
-            hosted.refusal = Refusal(request.id, request.index, encode_msgpack(error.record()))
+            if isinstance(request, Step):
+                hosted.refusal = Refusal(request.id, request.index, request.actions, encode_msgpack(error.record()))
             return self._refused(call.req, hosted, error, known)
         except ArenaError as error:
             return _failure(call.req, error, failed=session.status == "failed")
@@ -413,6 +414,10 @@ def _seat_info(env: Environment, agent: AgentID) -> SeatInfo:
         tools=seat.tools,
         instructions=seat.instructions,
     )
+
+
+def _repeats(request: Step, refusal: Refusal) -> bool:
+    return (request.id, request.index, request.actions) == (refusal.id, refusal.index, refusal.actions)
 
 
 def _step(session: Session, request: Step) -> StepRecord:
