@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import math
-import platform
-import re
-import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from arena.env import EnvSpec
-from arena.extras import DISTRIBUTION, installed_version
+from arena.extras import versions
 from arena.intervals import mean_interval, rate_interval
 from arena.runner import PlannedEpisode
 from arena.scenario import Scenario
 from arena.trace import EndRecord
 from arena.types import Usage
 
-__all__ = ["Comparison", "Row", "Summary", "summarise", "versions"]
+__all__ = ["Comparison", "Row", "Summary", "summarise"]
 
 Interval = tuple[float, float] | None
 
@@ -232,35 +227,3 @@ def _count(errors: Sequence[Any], code: str) -> int:
 
 def _mean(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values else None
-
-
-def versions(extra: str | None = None) -> dict[str, str]:
-    """Return the versions of Python, Arena, its dependencies (those of one extra too), and a checkout's commit."""
-    found = {"python": platform.python_version(), DISTRIBUTION: installed_version(DISTRIBUTION) or "not installed"}
-    for requirement in metadata.requires(DISTRIBUTION) or []:
-        name = re.split(r"[^A-Za-z0-9_.-]", requirement, maxsplit=1)[0]
-        marker = re.search(r"extra == ['\"]([a-z]+)['\"]", requirement)
-        if (marker is None or marker.group(1) == extra) and name != DISTRIBUTION:
-            version = installed_version(name)
-            if version is not None:
-                found[name] = version
-    commit = _commit()
-    return {**found, "commit": commit} if commit else found
-
-
-def _commit() -> str | None:
-    """Return the commit of the checkout that Arena runs from, if it runs from one."""
-    root = Path(__file__).parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

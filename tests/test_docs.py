@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from arena.scenario import parse_scenario
+from tests.serving import running_server
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+USUAL = "http://127.0.0.1:8700"
 
 
 def blocks(page, language):
@@ -38,11 +41,36 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def server():
+    """The address of a running server."""
+    with running_server("--workers", "1") as address:
+        yield address
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(page, folder):
+def test_python_blocks_run(page, folder, request):
     for code in blocks(page, "python"):
-        done = run([sys.executable, "-W", "error", "-c", code], folder)
+        done = run([sys.executable, "-W", "error", "-c", reach(code, request)], folder)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_shell_transcripts_run(page, folder, request):
+    for script in blocks(page, "sh"):
+        done = run(["bash", "-euc", reach(script, request)], folder)
+        assert done.returncode == 0, done.stderr
+        if "/v1" in script:
+            assert '"success":true' in done.stdout
+            assert done.stdout.count('"index":2,') == 2
+            assert "1 of 1 episodes replayed equal" in done.stdout
+
+
+def reach(text, request):
+    """The text with the address of the test's server, where it names the usual one."""
+    if USUAL not in text:
+        return text
+    return text.replace(USUAL, request.getfixturevalue("server"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -13,11 +13,11 @@ from rich.text import Text
 from arena.cli.output import make_console, require_writable
 from arena.cli.show import transcript
 from arena.errors import ArenaError, ConfigError, UsageError
+from arena.extras import versions
 from arena.registry import environments
 from arena.replay import Difference, replay
 from arena.runner import Progress, plan, run
 from arena.scenario import Scenario, apply_override, validate_scenario
-from arena.summary import versions
 from arena.trace import Episode, append_episode, cut_torn_episode, read_episodes
 from arena.types import encode_json
 

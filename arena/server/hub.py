@@ -97,7 +97,7 @@ class Hub:
         self._sessions = Sessions(settings, self._ledger)
         self._specs: dict[str, EnvSpec] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._always: list[asyncio.Task[None]] = []
+        self._ticking: asyncio.Task[None] | None = None
         self._compose()
 
     def _compose(self) -> None:
@@ -141,7 +141,7 @@ class Hub:
             hosted.failure = None if standing.failure is None else ArenaError.from_record(standing.failure)
             self._sessions.restore(hosted)
             self.metrics.env(stored.opening.env).restored()
-        self._always = [asyncio.create_task(self._tick()), asyncio.create_task(self.metrics.watch_loop())]
+        self._ticking = asyncio.create_task(self._tick())
 
     def drain(self) -> None:
         """From now on refuse new sessions, and let nobody wait for news."""
@@ -158,7 +158,7 @@ class Hub:
         self._matches.close_all()
         self._beginner.cancel()
         self._closer.cancel()
-        for task in [*self._tasks, *self._always]:
+        for task in [*self._tasks, *([self._ticking] if self._ticking else [])]:
             task.cancel()
         await self._pool.stop()
         await self._ledger.close()

@@ -25,6 +25,7 @@ import msgspec
 
 from arena.env import Environment
 from arena.errors import AgentError, ArenaError, EnvError, InvalidActionError, OutOfOrderError, UnsupportedError
+from arena.extras import versions
 from arena.protocol import (
     Describe,
     EnvironmentInfo,
@@ -73,7 +74,6 @@ from arena.server.frames import (
 )
 from arena.session import Counts, Session
 from arena.spaces import describe
-from arena.summary import versions
 from arena.trace import AgentRef, EndRecord, Episode, EpisodeRecord, StepRecord
 from arena.types import AgentID, Limits, decode_msgpack, encode_json, encode_msgpack
 
@@ -83,6 +83,8 @@ _log = logging.getLogger(__name__)
 _MOST_RECORDS = 256
 """Steps in one answer to `Read`."""
 _MOST_TASKS = 1000
+_MOST_REFUSALS = 8
+"""Refusals of one step whose repeats are known."""
 _FLUSH_AFTER_S = 0.001
 _PREPARERS = 2
 _PR_SET_PDEATHSIG = 1
@@ -97,10 +99,10 @@ _msgpack_request = msgspec.msgpack.Decoder(Request)
 class _Hosted:
     """A session of this worker."""
 
-    __slots__ = ("end", "opening", "refusal", "returns", "session", "surveyed")
+    __slots__ = ("end", "opening", "refusals", "returns", "session", "surveyed")
 
-    def __init__(self, session: Session, opening: Opening, refusal: Refusal | None) -> None:
-        self.session, self.opening, self.refusal = session, opening, refusal
+    def __init__(self, session: Session, opening: Opening, refusals: list[Refusal]) -> None:
+        self.session, self.opening, self.refusals = session, opening, refusals
         self.end: EndRecord | None = None
         self.returns: dict[AgentID, float] = {}
         self.surveyed = 0
@@ -214,18 +216,18 @@ class Worker:
             except BaseException:
                 session.close()
                 raise
-        return self._host(frame.req, frame.session, session, opening, frame.refusal, known)
+        return self._host(frame.req, frame.session, session, opening, frame.refusals, known)
 
     def _branch(self, frame: Branch) -> Answer:
         parent = self._get(frame.session)
         twin = parent.session.fork(_make(parent.opening.env, parent.opening.options))
-        return self._host(frame.req, frame.new, twin, parent.opening, None, len(twin.journal))
+        return self._host(frame.req, frame.new, twin, parent.opening, [], len(twin.journal))
 
     def _host(
-        self, req: int, id: str, session: Session, opening: Opening, refusal: Refusal | None, known: int
+        self, req: int, id: str, session: Session, opening: Opening, refusals: list[Refusal], known: int
     ) -> Answer:
         """Take a session in, and describe it; entries from `known` on are new."""
-        hosted = self._hosted[id] = _Hosted(session, opening, refusal)
+        hosted = self._hosted[id] = _Hosted(session, opening, list(refusals))
         over = session.status == "over"
         if over:
             hosted.end = session.end()
@@ -269,15 +271,15 @@ class Worker:
 
     def _advance(self, call: Call, hosted: _Hosted, request: Step | Truncate, known: int) -> Answer:
         """Take a step, or answer its repeat."""
-        session, refusal = hosted.session, hosted.refusal
-        if isinstance(request, Step) and refusal is not None and _repeats(request, refusal):
+        session = hosted.session
+        if isinstance(request, Step) and (refusal := _repeated(request, hosted.refusals)) is not None:
             error = decode_msgpack(refusal.error)
             return Answer(call.req, refusal.error, error["code"], over=session.status == "over")
         try:
             record = _step(session, request) if isinstance(request, Step) else _truncate(session, request)
         except InvalidActionError as error:
             if isinstance(request, Step):
-                hosted.refusal = Refusal(request.id, request.index, request.actions, encode_msgpack(error.record()))
+                _remember(hosted.refusals, request, error)
             return self._refused(call.req, hosted, error, known)
         except ArenaError as error:
             return _failure(call.req, error, failed=session.status == "failed")
@@ -300,7 +302,7 @@ class Worker:
             error.code,
             entry=_entry(session, session.journal[-1]) if len(session.journal) > known else None,
             counts=session.counts,
-            refusal=hosted.refusal,
+            refusals=hosted.refusals,
             over=over,
         )
 
@@ -416,8 +418,17 @@ def _seat_info(env: Environment, agent: AgentID) -> SeatInfo:
     )
 
 
-def _repeats(request: Step, refusal: Refusal) -> bool:
-    return (request.id, request.index, request.actions) == (refusal.id, refusal.index, refusal.actions)
+def _repeated(request: Step, refusals: list[Refusal]) -> Refusal | None:
+    """Return the refusal of the very same request, if there was one."""
+    asked = (request.id, request.index, request.actions)
+    return next((refusal for refusal in refusals if asked == (refusal.id, refusal.index, refusal.actions)), None)
+
+
+def _remember(refusals: list[Refusal], request: Step, error: InvalidActionError) -> None:
+    """Note a refusal beside the others of the same step; a request without an id has no repeats."""
+    refusals[:] = [refusal for refusal in refusals if refusal.index == request.index][1 - _MOST_REFUSALS :]
+    if request.id != "":
+        refusals.append(Refusal(request.id, request.index, request.actions, encode_msgpack(error.record())))
 
 
 def _step(session: Session, request: Step) -> StepRecord:
