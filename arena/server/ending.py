@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from arena.errors import ArenaError
+from arena.errors import AgentError, ArenaError, ErrorRecord
 from arena.protocol import Close, Closed, Truncate
 from arena.server.frames import Drop, Dropped
 from arena.server.hosting import Host, Hosted
@@ -21,7 +21,7 @@ from arena.server.reading import call
 from arena.server.sessions import Sessions
 from arena.server.settings import ServerSettings
 from arena.trace import EndRecord, EpisodeRecord
-from arena.types import Limit, encode_json, encode_msgpack
+from arena.types import Limit, Usage, encode_json, encode_msgpack
 
 __all__ = ["Closer", "episode_record"]
 
@@ -67,8 +67,7 @@ class Closer:
         if hosted is None:
             end = _decode_end(self._sessions.closed(request.session).end)
         else:
-            why = None if request.error is None else request.error.message
-            end = await asyncio.shield(self._end(hosted, why))
+            end = await asyncio.shield(self._end(hosted, request.error, request.usage))
         return Closed(id=request.id, session=request.session, end=end)
 
     def reap(self, now: float, unix: float) -> None:
@@ -83,7 +82,7 @@ class Closer:
                 continue
             if (why := self._why(hosted, now)) is not None:
                 _log.info("session %s is reaped: %s", hosted.id, why)
-                self._end(hosted, f"{_REAPED}: {why}")
+                self._end(hosted, AgentError(f"{_REAPED}: {why}").record())
             elif unix - hosted.stored.created_at > self._settings.max_wall_time_s and not hosted.over:
                 task = asyncio.create_task(self._stop_the_clock(hosted))
                 self._truncating.add(task)
@@ -113,11 +112,11 @@ class Closer:
         with suppress(ArenaError):
             await self._host.request(hosted, call(hosted.id, request))
 
-    def _end(self, hosted: Hosted, why: str | None) -> asyncio.Task[EndRecord]:
+    def _end(self, hosted: Hosted, why: ErrorRecord | None, usage: Usage | None = None) -> asyncio.Task[EndRecord]:
         """Begin to end a session, once."""
         task = self._ending.get(hosted.id)
         if task is None:
-            task = self._ending[hosted.id] = asyncio.create_task(self._finish(hosted, why))
+            task = self._ending[hosted.id] = asyncio.create_task(self._finish(hosted, why, usage))
             task.add_done_callback(lambda done: self._ended(hosted.id, done))
         return task
 
@@ -126,11 +125,11 @@ class Closer:
         if not task.cancelled() and task.exception() is not None:
             _log.error("session %s could not be ended: %r", id, task.exception())
 
-    async def _finish(self, hosted: Hosted, why: str | None) -> EndRecord:
+    async def _finish(self, hosted: Hosted, why: ErrorRecord | None, usage: Usage | None) -> EndRecord:
         stored = hosted.stored
         self._matches.close(hosted.id)
         try:
-            answer = await self._host.request(hosted, lambda req: Drop(req, stored.id, why))
+            answer = await self._host.request(hosted, lambda req: Drop(req, stored.id, why, usage))
             dropped = _decode_dropped(answer.body)
             end, lines = _decode_end(dropped.end), dropped.lines
         except ArenaError as error:  # it could not even be rebuilt

@@ -12,11 +12,12 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from arena.errors import ErrorRecord
 from arena.protocol import Describe, Environments, RequestId, SeatInfo, Tasks
 from arena.recovery import Opening
 from arena.session import Counts
 from arena.trace import StepRecord
-from arena.types import Action, AgentID, Limits
+from arena.types import Action, AgentID, Limits, Usage
 
 __all__ = [
     "Answer",
@@ -73,7 +74,7 @@ class Rebuild(_Frame, frozen=True):
         opening: What it is played on.
         entries: MessagePack `Entry`s, the first one first; none for a new session.
         counts: What had been counted since the last entry.
-        refusal: The last refusal, so that its repeat is known.
+        refusals: The latest refusals, so that their repeats are known.
         fresh_counts: It is a fork: time and refusals are counted anew.
     """
 
@@ -81,7 +82,7 @@ class Rebuild(_Frame, frozen=True):
     opening: Opening
     entries: list[bytes] = []
     counts: Counts | None = None
-    refusal: Refusal | None = None
+    refusals: list[Refusal] = []
     fresh_counts: bool = False
 
 
@@ -117,10 +118,17 @@ class Default(_Frame, frozen=True):
 
 
 class Drop(_Frame, frozen=True):
-    """Close a session and forget it: body is `Dropped`."""
+    """Close a session and forget it: body is `Dropped`.
+
+    Attributes:
+        session: The session's id.
+        error: What failed, where the episode was not played to its end.
+        usage: What has been spent since the last step.
+    """
 
     session: str
-    error: str | None = None
+    error: ErrorRecord | None = None
+    usage: Usage | None = None
 
 
 class Survey(_Frame, frozen=True):
@@ -131,7 +139,7 @@ Frame: TypeAlias = Ask | Prepare | Rebuild | Branch | Call | Check | Default | D
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
-    """The last refused step of a session, as it was answered: a repeat of the same request is not counted again."""
+    """A refused step, as it was answered: a repeat of the same request is not counted again."""
 
     id: RequestId
     index: int
@@ -154,7 +162,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
         code: The error's code, or None.
         entry: The journal entry of the step that was taken, as MessagePack.
         counts: What the session has counted, where that changed without a step.
-        refusal: The refusal to remember.
+        refusals: The refusals to remember.
         over: The episode is over.
         failed: The session failed.
     """
@@ -164,7 +172,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     code: str | None = None
     entry: bytes | None = None
     counts: Counts | None = None
-    refusal: Refusal | None = None
+    refusals: list[Refusal] = []
     over: bool = False
     failed: bool = False
 

@@ -219,7 +219,7 @@ class Host:
         """Note what an answer without a step has changed."""
         failure = _decode_error(answer.body) if answer.failed else hosted.standing.failure
         hosted.standing = Standing(
-            answer.counts or hosted.standing.counts, answer.refusal or hosted.standing.refusal, failure
+            answer.counts or hosted.standing.counts, answer.refusals or hosted.standing.refusals, failure
         )
         if answer.failed:
             hosted.failure = answer_error(answer)
@@ -256,7 +256,7 @@ class Host:
 
         def frame(req: int) -> Frame:
             return Rebuild(
-                req, stored.id, stored.opening, hosted.entries, standing.counts, standing.refusal, fresh_counts
+                req, stored.id, stored.opening, hosted.entries, standing.counts, standing.refusals, fresh_counts
             )
 
         def lost(job: Job, at_work: bool) -> None:

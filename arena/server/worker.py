@@ -24,7 +24,16 @@ from typing import Any
 import msgspec
 
 from arena.env import Environment
-from arena.errors import AgentError, ArenaError, EnvError, InvalidActionError, OutOfOrderError, UnsupportedError
+from arena.errors import (
+    AgentError,
+    ArenaError,
+    BoundaryError,
+    EnvError,
+    ErrorRecord,
+    InvalidActionError,
+    OutOfOrderError,
+    UnsupportedError,
+)
 from arena.extras import versions
 from arena.protocol import (
     Describe,
@@ -326,13 +335,13 @@ class Worker:
         if hosted is None:
             raise EnvError(f"this worker has no session {frame.session}", retryable=True)
         session = hosted.session
+        session.spend(frame.usage)
         if session.status == "running":
-            session.fail(AgentError(frame.error or "the session was closed before the episode was over"))
-        end = hosted.end or session.end()
+            session.fail(_failure_of(frame.error))
+        end = msgspec.structs.replace(hosted.end or session.end(), usage=session.usage)
         lines = _episode(frame.session, hosted, end).lines()
         session.close()
         return Answer(frame.req, encode_msgpack(Dropped(encode_msgpack(end), lines)))
-
 
     def _survey(self, frame: Survey) -> Answer:
         return Answer(frame.req, encode_msgpack({id: _returns(hosted) for id, hosted in self._hosted.items()}))
@@ -346,6 +355,14 @@ def _returns(hosted: _Hosted) -> dict[AgentID, float]:
             returns[agent] = returns.get(agent, 0.0) + step.reward
     hosted.surveyed = len(journal)
     return returns
+
+
+def _failure_of(error: ErrorRecord | None) -> BoundaryError:
+    """Return why a session was closed before its episode was over."""
+    if error is None:
+        return AgentError("the session was closed before the episode was over")
+    failure = ArenaError.from_record(error)
+    return failure if isinstance(failure, BoundaryError) else AgentError(failure.message, **failure.details)
 
 
 def _make(env: str, options: dict[str, Any]) -> Environment:
