@@ -57,6 +57,7 @@ class Watcher:
         Raises:
             UnknownIdError: There is no such session, or it is no longer kept.
         """
+        self._watched_at = time.monotonic()
         hosted = self._sessions.find(id)
         if hosted is not None:
             return await self._open_view(hosted, start, stop)
