@@ -3,6 +3,8 @@
 These are the public names: what environments and agents import, and what a script needs to play.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from arena.agent import Agent, AgentSpec, Seat
 from arena.cache import cache_dir
 from arena.env import Environment, EnvSpec, Options, SeatSpec, SingleAgentEnvironment, Taskset
@@ -54,6 +56,9 @@ from arena.types import (
     truncation,
 )
 
+if TYPE_CHECKING:
+    from arena.client import connect
+
 __all__ = [
     "PLAYER",
     "Action",
@@ -99,6 +104,7 @@ __all__ = [
     "Usage",
     "UsageError",
     "cache_dir",
+    "connect",
     "derive_seed",
     "did_you_mean",
     "import_extra",
@@ -116,3 +122,12 @@ __all__ = [
     "transition",
     "truncation",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `connect` when it is first used: whoever plays in process needs no WebSocket library."""
+    if name == "connect":
+        from arena.client import connect
+
+        return connect
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """Playing one episode: agents decide, the session steps, everybody is told.
 
-This is the asynchronous driver around a synchronous session. Agents that wait for something (a model, a person) wait
-together; whatever fails is recorded on the session and never escapes.
+This is the asynchronous driver around a session, which is one in this process or one on a server. Agents that wait for
+something (a model, a person) wait together; whatever fails is recorded on the session and never escapes.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from inspect import iscoroutinefunction
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from arena.agent import Agent, Seat
+from arena.env import EnvSpec, SeatSpec
 from arena.errors import (
     AgentError,
     ArenaError,
@@ -27,18 +29,99 @@ from arena.errors import (
     PrerequisiteError,
     UsageError,
 )
-from arena.session import Session
-from arena.types import AgentID, Decision, SeatStep, Usage, decode_json, encode_json
+from arena.trace import EndRecord, StepRecord
+from arena.types import Action, AgentID, Decision, LimitKind, Limits, SeatStep, Task, Usage, decode_json, encode_json
 
-__all__ = ["blaming", "play_episode"]
+__all__ = ["PlayedSession", "blaming", "play_episode", "settled"]
 
 _log = logging.getLogger(__name__)
 _YIELD_AFTER_S = 0.02
 """An episode whose agents never wait lets the event loop run this often."""
 
 
+T = TypeVar("T")
+
+
+class _Declares(Protocol):
+    @property
+    def spec(self) -> EnvSpec:
+        """What the environment declares."""
+
+
+class PlayedSession(Protocol):
+    """What playing needs of a session: what `arena.session.Session` offers.
+
+    Where a session lives on a server, the methods that ask it something return awaitables.
+    """
+
+    journal: list[StepRecord]
+
+    @property
+    def env(self) -> _Declares:
+        """The environment."""
+
+    @property
+    def task(self) -> Task:
+        """The task."""
+
+    @property
+    def seed(self) -> int:
+        """The episode's root seed."""
+
+    @property
+    def limits(self) -> Limits:
+        """What the episode may use."""
+
+    @property
+    def seats(self) -> Mapping[AgentID, SeatSpec]:
+        """What each seat sees and can do; empty before the episode has begun."""
+
+    @property
+    def acting(self) -> tuple[AgentID, ...]:
+        """The seats whose action is due."""
+
+    def open(self) -> StepRecord | Awaitable[StepRecord]:
+        """Begin the episode."""
+
+    def step(
+        self,
+        index: int,
+        actions: Mapping[AgentID, Any],
+        *,
+        agent_s: Mapping[AgentID, float],
+        decisions: Mapping[AgentID, dict[str, Any]],
+    ) -> StepRecord | Awaitable[StepRecord]:
+        """Take step `index`."""
+
+    def truncate(self, kind: LimitKind, value: float, allowed: float) -> StepRecord | Awaitable[StepRecord]:
+        """End a running episode because a limit was reached."""
+
+    def expert_action(self, agent: AgentID) -> Action | Awaitable[Action]:
+        """Return the expert's action for a seat that is to act."""
+
+    def spend(self, usage: Usage | None) -> None:
+        """Count what deciding cost."""
+
+    def remaining_s(self) -> float | None:
+        """Return the seconds left of the wall-time limit, or None where there is none."""
+
+    def fail(self, error: BoundaryError) -> None:
+        """Record that something at a boundary failed."""
+
+    def end(self) -> EndRecord | Awaitable[EndRecord]:
+        """Return the verdict."""
+
+    def close(self) -> Awaitable[None] | None:
+        """Let everything go."""
+
+
+async def settled(answer: T | Awaitable[T]) -> T:
+    """Return what a session answers, at once or in a while."""
+    return await answer if isinstance(answer, Awaitable) else answer
+
+
 async def play_episode(
-    session: Session, seated: Mapping[AgentID, Agent], *, on_step: Callable[[], None] = lambda: None
+    session: PlayedSession, seated: Mapping[AgentID, Agent], *, on_step: Callable[[], None] = lambda: None
 ) -> None:
     """Play a session to its end.
 
@@ -53,7 +136,7 @@ async def play_episode(
     try:
         await _play(session, seated, on_step)
     except LimitReached as reached:  # an agent that keeps a limit of its own
-        session.truncate(reached.kind, reached.value, reached.limit)
+        await _truncate(session, reached)
     except BoundaryError as error:
         with suppress(msgspec.ValidationError):  # what an agent spent before it failed
             session.spend(msgspec.convert(error.details.get("usage"), Usage | None))
@@ -62,10 +145,18 @@ async def play_episode(
         session.fail(EnvError(f"{session.env.spec.id}: {error}"))
 
 
-async def _play(session: Session, seated: Mapping[AgentID, Agent], on_step: Callable[[], None]) -> None:
-    session.open()
+async def _truncate(session: PlayedSession, reached: LimitReached) -> None:
+    try:
+        await settled(session.truncate(reached.kind, reached.value, reached.limit))
+    except BoundaryError as error:  # a server that cannot be reached
+        session.fail(error)
+
+
+async def _play(session: PlayedSession, seated: Mapping[AgentID, Agent], on_step: Callable[[], None]) -> None:
+    await settled(session.open())
+    experts = {seat: _expert(session, seat) for seat, agent in seated.items() if agent.spec.needs_expert}
     for seat, agent in seated.items():
-        expert = partial(session.expert_action, seat) if agent.spec.needs_expert else None
+        expert = experts.get(seat)
         with blaming(agent):
             agent.begin(Seat(seat, session.env.spec, session.seats[seat], session.task, session.seed, expert))
     last_yield = time.monotonic()
@@ -73,6 +164,9 @@ async def _play(session: Session, seated: Mapping[AgentID, Agent], on_step: Call
         steps = session.journal[-1].time_step.seats
         if len(steps) > len(acting):
             _tell(seated, {seat: step for seat, step in steps.items() if seat not in acting})
+        for seat in experts and acting:
+            if isinstance(foreseen := experts.get(seat), _Foreseen):
+                await foreseen.ask()
         await _Turn(session, seated, steps).take()
         on_step()
         if time.monotonic() - last_yield > _YIELD_AFTER_S:
@@ -90,6 +184,35 @@ def _tell(seated: Mapping[AgentID, Agent], steps: Mapping[AgentID, SeatStep]) ->
             seated[seat].observe(step)
 
 
+def _expert(session: PlayedSession, seat: AgentID) -> Callable[[], Any]:
+    if iscoroutinefunction(session.expert_action):
+        return _Foreseen(session, seat)
+    return partial(session.expert_action, seat)
+
+
+class _Foreseen:
+    """`Seat.expert` where the expert is on a server: asked before the agent is, for agents call it as a function."""
+
+    __slots__ = ("_answer", "_seat", "_session")
+
+    def __init__(self, session: PlayedSession, seat: AgentID) -> None:
+        self._session, self._seat = session, seat
+        self._answer: Action | ArenaError = UsageError(f"no action of {seat} is due")
+
+    async def ask(self) -> None:
+        """Get the answer for this turn; what the expert raises is raised when the agent calls."""
+        try:
+            self._answer = await settled(self._session.expert_action(self._seat))
+        except ArenaError as error:
+            self._answer = error
+
+    def __call__(self) -> Action:
+        """Return the expert's action."""
+        if isinstance(self._answer, ArenaError):
+            raise self._answer
+        return self._answer
+
+
 class _Turn:
     """The deciding that leads to one step.
 
@@ -100,7 +223,9 @@ class _Turn:
 
     __slots__ = ("_seated", "_session", "_steps", "agent_s", "decisions")
 
-    def __init__(self, session: Session, seated: Mapping[AgentID, Agent], steps: Mapping[AgentID, SeatStep]) -> None:
+    def __init__(
+        self, session: PlayedSession, seated: Mapping[AgentID, Agent], steps: Mapping[AgentID, SeatStep]
+    ) -> None:
         self._session, self._seated, self._steps = session, seated, steps
         self.decisions: dict[AgentID, Decision] = {}
         self.agent_s: dict[AgentID, float] = {}
@@ -111,20 +236,22 @@ class _Turn:
         acting = session.acting
         while session.acting:
             await self._decide([seat for seat in acting if seat not in self.decisions])
-            if session.acting and self._step(index):
+            if session.acting and await self._step(index):
                 return
             await asyncio.sleep(0)  # an agent that is refused again and again must not keep others from playing
 
-    def _step(self, index: int) -> bool:
+    async def _step(self, index: int) -> bool:
         """Return whether the session took the step; whoever was refused is told, and will be asked again."""
         decisions = self.decisions
         try:
-            self._session.step(
+            answer = self._session.step(
                 index,
                 {seat: decision.action for seat, decision in decisions.items()},
                 agent_s=self.agent_s,
                 decisions={seat: decision.info for seat, decision in decisions.items() if decision.info},
             )
+            if type(answer) is not StepRecord:
+                await settled(answer)
         except InvalidActionError as error:
             culprit = error.details.get("agent")
             for seat in [culprit] if culprit in decisions else list(decisions):
@@ -181,7 +308,7 @@ class _Turn:
             allowed = self._session.limits.wall_time_s
             if not deadline.expired() or allowed is None:
                 raise
-            self._session.truncate("wall_time", allowed, allowed)
+            await settled(self._session.truncate("wall_time", allowed, allowed))
 
 
 @contextmanager

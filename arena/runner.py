@@ -1,8 +1,8 @@
-"""The runner: plays the episodes of a scenario in this process and records them.
+"""The runner: plays the episodes of a scenario and records them.
 
-It is the asynchronous driver around synchronous sessions: environments are called one at a time on the event loop's
-thread, agents that wait for something wait together. Each finished episode is appended to the trace file at once, so an
-interrupted or killed run loses only the episodes that were being played.
+It is the asynchronous driver around sessions: environments of this process are called one at a time on the event loop's
+thread; agents that wait for something, and sessions on a server, wait together. Each finished episode is appended to
+the trace file at once, so an interrupted or killed run loses only the episodes that were being played.
 """
 
 from __future__ import annotations
@@ -17,18 +17,23 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeAlias
 
 from arena.agent import Agent
+from arena.env import Environment
 from arena.errors import AgentError, ArenaError, BoundaryError, EnvError, PrerequisiteError
-from arena.play import blaming, play_episode
+from arena.play import PlayedSession, blaming, play_episode, settled
 from arena.registry import agents, make_agent
 from arena.scenario import Scenario
 from arena.seeding import derive_seed
 from arena.session import Session
 from arena.trace import AgentRef, EndRecord, Episode, EpisodeRecord
-from arena.types import AgentID, Task
+from arena.types import AgentID, Limits, Task
 
-__all__ = ["PlannedEpisode", "Progress", "plan", "run"]
+__all__ = ["PlannedEpisode", "Progress", "RemoteSessions", "plan", "run"]
+
+RemoteSessions: TypeAlias = Callable[[Environment, Task, int, Limits], PlayedSession]
+"""Makes a session on a server, not yet open, of an environment like this one, with a task, a seed and limits."""
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +101,7 @@ async def run(
     *,
     progress: Progress,
     versions: dict[str, str] | None = None,
+    remote: RemoteSessions | None = None,
 ) -> None:
     """Play episodes, at most `scenario.concurrency` at once.
 
@@ -105,6 +111,7 @@ async def run(
         record: Called with each episode once it is over.
         progress: Written as things happen.
         versions: Written into each trace.
+        remote: Makes the sessions on a server, which prepares their tasks itself; in this process where None.
 
     Raises:
         PrerequisiteError: Something that every episode needs is missing.
@@ -112,7 +119,7 @@ async def run(
     """
     todo = list(planned)
     await _check_agents(scenario)
-    work = _Run(scenario, todo, record, progress, versions or {})
+    work = _Run(scenario, todo, record, progress, versions or {}, remote)
     exclusive = any(agents.get(ref.id).spec.exclusive for refs in _line_ups(scenario).values() for ref in refs.values())
     width = 1 if exclusive else min(scenario.concurrency, len(todo))
     progress.began = time.monotonic()
@@ -140,10 +147,11 @@ class _Run:
         record: Callable[[PlannedEpisode, Episode], None],
         progress: Progress,
         versions: dict[str, str],
+        remote: RemoteSessions | None,
     ) -> None:
         self._scenario, self._record, self._progress, self._versions = scenario, record, progress, versions
-        self._episodes = iter(todo)
-        tasks = {(episode.task.split, episode.task.id): episode.task for episode in todo}
+        self._episodes, self._remote = iter(todo), remote
+        tasks = {} if remote else {(episode.task.split, episode.task.id): episode.task for episode in todo}
         self._tasks = iter(tasks.items())
         self._ready = {key: asyncio.Event() for key in tasks}
         self._unprepared: dict[tuple[str, str], BoundaryError] = {}
@@ -167,7 +175,8 @@ class _Run:
         """Play episodes until none is left; several of these run at once."""
         progress = self._progress
         for planned in self._episodes:
-            await self._ready[planned.task.split, planned.task.id].wait()
+            if (ready := self._ready.get((planned.task.split, planned.task.id))) is not None:
+                await ready.wait()
             for attempt in itertools.count(1):
                 progress.playing += 1
                 try:
@@ -185,8 +194,29 @@ class _Run:
         scenario = self._scenario
         env = scenario.make_env()
         refs = scenario.agents[planned.line_up].agents(env.possible_agents)
-        session = Session(env, planned.task, planned.seed, limits=scenario.limits.limits())
-        header = EpisodeRecord(
+        session = self._session(env, planned)
+        seated: dict[AgentID, Agent] = {}
+        try:
+            if (error := self._unprepared.get((planned.task.split, planned.task.id))) is not None:
+                session.fail(error)
+            elif _seat_agents(refs, seated, session):
+                await play_episode(session, seated, on_step=self._count)
+            end = await settled(session.end())
+            return Episode(self._header(planned, attempt, env, refs, session), session.journal, end), end
+        finally:
+            await settled(session.close())
+            for agent in seated.values():
+                await _close(agent)
+
+    def _header(
+        self,
+        planned: PlannedEpisode,
+        attempt: int,
+        env: Environment,
+        refs: dict[AgentID, AgentRef],
+        session: PlayedSession,
+    ) -> EpisodeRecord:
+        return EpisodeRecord(
             episode=planned.id,
             env=env.spec.id,
             options=env.options.model_dump(mode="json"),
@@ -197,24 +227,19 @@ class _Run:
             attempt=attempt,
             versions=self._versions,
         )
-        seated: dict[AgentID, Agent] = {}
-        try:
-            if (error := self._unprepared.get((planned.task.split, planned.task.id))) is not None:
-                session.fail(error)
-            elif _seat_agents(refs, seated, session):
-                await play_episode(session, seated, on_step=self._count)
-            end = session.end()
-            return Episode(header, session.journal, end), end
-        finally:
-            session.close()
-            for agent in seated.values():
-                await _close(agent)
+
+    def _session(self, env: Environment, planned: PlannedEpisode) -> PlayedSession:
+        limits = self._scenario.limits.limits()
+        if self._remote is None:
+            return Session(env, planned.task, planned.seed, limits=limits)
+        env.close()
+        return self._remote(env, planned.task, planned.seed, limits)
 
     def _count(self) -> None:
         self._progress.steps += 1
 
 
-def _seat_agents(refs: dict[AgentID, AgentRef], seated: dict[AgentID, Agent], session: Session) -> bool:
+def _seat_agents(refs: dict[AgentID, AgentRef], seated: dict[AgentID, Agent], session: PlayedSession) -> bool:
     """Make the agents; return whether that worked, and fail the session otherwise."""
     for seat, ref in refs.items():
         try:

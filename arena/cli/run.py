@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -26,18 +29,21 @@ from rich.text import Text
 from arena.cli.output import make_console, require_writable
 from arena.cli.show import transcript
 from arena.errors import ConfigError, UsageError
+from arena.extras import versions
 from arena.intervals import wilson_interval
 from arena.registry import agents
 from arena.runner import PlannedEpisode, Progress, plan
 from arena.runner import run as run_episodes
 from arena.scenario import LineUp, Scenario, load_scenario, load_yaml
-from arena.summary import Row, Summary, summarise, versions
+from arena.summary import Row, Summary, summarise
 from arena.trace import EndRecord, Episode, append_episode, cut_torn_episode, read_episodes
 from arena.types import encode_json
 
 __all__ = ["add_to"]
 
 SCENARIO_FILE, SUMMARY_FILE, TRACE_FILE, LOCK_FILE = "scenario.yaml", "summary.json", "traces.jsonl", ".lock"
+TOKEN_VARIABLE = "ARENA_TOKEN"
+"""Environment variable that holds a server's bearer token; an argument would be seen by every user of the machine."""
 MAY_CHANGE = frozenset(["concurrency", "description", "metrics", "retries"])
 """Keys of a scenario that may be other ones when a run goes on: no episode depends on them."""
 
@@ -57,6 +63,10 @@ def run(
     resume: Annotated[bool, typer.Option(help="Go on with the run that --out holds.")] = False,
     show: Annotated[bool, typer.Option(help="Show the transcript of the first episode at the end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON and nothing else.")] = False,
+    server: Annotated[str | None, typer.Option(metavar="URL", help="Play the episodes on this server.")] = None,
+    server_token_file: Annotated[
+        Path | None, typer.Option(help="File with the server's bearer token; $ARENA_TOKEN where absent.")
+    ] = None,
 ) -> int:
     """Play a scenario and write DIR/summary.json, DIR/traces.jsonl and DIR/scenario.yaml."""
     overrides = [f"{key}={value}" for key, value in (("episodes", episodes), ("concurrency", concurrency)) if value]
@@ -65,7 +75,10 @@ def run(
         raise UsageError("--resume needs --out, the folder of the run that is to go on")
     folder = out or Path("runs", f"{chosen.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     console = make_console(stderr=as_json)
-    work = _Work(chosen, folder, resume, console)
+    if server is None and server_token_file is not None:
+        raise UsageError("--server-token-file needs --server, the server's address")
+    remote = None if server is None else _Server(server, _token(server_token_file))
+    work = _Work(chosen, folder, resume, console, remote)
     finished = work.play()
     summary = work.summary()
     if as_json:
@@ -88,14 +101,34 @@ def _choose(scenario: Scenario, names: Iterable[str]) -> Scenario:
     return scenario.model_copy(update={"agents": line_ups}) if line_ups else scenario
 
 
+@dataclass(frozen=True)
+class _Server:
+    """Where episodes are played remotely, and as whom."""
+
+    url: str
+    token: str | None = field(repr=False)
+
+
+def _token(path: Path | None) -> str | None:
+    """Return the bearer token that a file or the environment holds."""
+    if path is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the token file {path}: {error}") from error
+
+
 class _Work:
     """A run on disk: what is planned, what is done, and the folder that holds it.
 
     Nothing is written before everything that can be checked has been checked.
     """
 
-    def __init__(self, scenario: Scenario, folder: Path, resume: bool, console: Console) -> None:
-        self.scenario, self.folder, self._console = scenario, folder, console
+    def __init__(
+        self, scenario: Scenario, folder: Path, resume: bool, console: Console, server: _Server | None = None
+    ) -> None:
+        self.scenario, self.folder, self._console, self._server = scenario, folder, console, server
         self.planned = plan(scenario)
         self.progress = Progress(total=len(self.planned), ends={name: {} for name in scenario.agents})
         self.began = time.monotonic()
@@ -109,13 +142,11 @@ class _Work:
 
     def play(self) -> bool:
         """Play what is left and write it; return whether everything has been played."""
-        extra = self.scenario.make_env().spec.extra
         with self._folder():
             todo = [episode for episode in self.planned if episode.id not in self.progress.ends[episode.line_up]]
-            task = run_episodes(self.scenario, todo, self._record, progress=self.progress, versions=versions(extra))
             try:
                 with _display(self._console, self.scenario, self.progress):
-                    asyncio.run(_until_stopped(task))
+                    asyncio.run(_until_stopped(self._episodes(todo)))
             except (KeyboardInterrupt, asyncio.CancelledError):
                 kept = (
                     "Finished episodes are kept; go on with --resume."
@@ -129,6 +160,20 @@ class _Work:
                     summary = msgspec.json.format(encode_json(self.summary()), indent=2) + b"\n"
                     _write(self.folder / SUMMARY_FILE, summary)
         return True
+
+    async def _episodes(self, todo: list[PlannedEpisode]) -> None:
+        """Play episodes, here or on the server."""
+        known = versions(self.scenario.make_env().spec.extra)
+        play = partial(run_episodes, self.scenario, todo, self._record, progress=self.progress, versions=known)
+        if self._server is None:
+            await play()
+            return
+        from arena.client import AsyncClient
+
+        config = self.scenario.env
+        async with AsyncClient(self._server.url, self._server.token) as client:
+            await client.describe(config.id, **config.options)  # whether the server offers what the scenario needs
+            await play(remote=client.new_session)
 
     @contextmanager
     def _folder(self) -> Iterator[None]:
