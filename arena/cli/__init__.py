@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from arena.cli import doctor, golden, inspect, play, run
+from arena.cli import doctor, golden, inspect, play, run, serve
 from arena.errors import ArenaError, PrerequisiteError, UsageError
 
 __all__ = ["app", "main"]
@@ -37,6 +37,7 @@ play.add_to(app)
 inspect.add_to(app)
 doctor.add_to(app)
 golden.add_to(app)
+serve.add_to(app)
 
 
 def main() -> NoReturn:
