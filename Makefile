@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .venv-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test test-peers test-docker check bench clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/make \1\t\2/' | expand -t 16
@@ -29,11 +30,27 @@ check: $(READY) ## Style, types and import direction
 	rm -rf build/layout && mkdir -p build/layout && cp -r arena build/layout/ && cp -r envs agents scenarios build/layout/arena/
 	cd build/layout && $(abspath $(BIN))/lint-imports --no-cache --config ../../pyproject.toml
 
-test: check ## Everything in `check`, then all tests
+test: check ## Everything in `check`, then all tests but the slow ones and those that need Docker
 	$(BIN)/python -m pytest
 
-bench: $(READY) ## What sessions and the runner add to an environment's own cost
+# An environment of its own for each peer: its pins are not ours.
+$(PEERS)/%/.ready: tests/peers/requirements-%.txt
+	$(PYTHON) -m venv $(PEERS)/$*
+	$(PEERS)/$*/bin/python -m pip install --quiet --upgrade pip
+	$(PEERS)/$*/bin/python -m pip install --quiet -r $<
+	@touch $@
+
+.PRECIOUS: $(PEERS)/%/.ready
+
+test-peers: $(READY) $(PEERS)/openenv/.ready $(PEERS)/mcp/.ready ## The official `openenv` and `mcp` packages against a real server
+	$(BIN)/python -m tests.peers.run openenv=$(abspath $(PEERS)/openenv/bin/python) mcp=$(abspath $(PEERS)/mcp/bin/python)
+
+test-docker: $(READY) ## Build the image on a daemon of its own and play against the container (needs root)
+	$(BIN)/python -m pytest -m docker tests/docker
+
+bench: $(READY) ## What sessions, the runner and the server cost; the server beside OpenEnv's
 	$(BIN)/python benchmarks/session_overhead.py
+	$(BIN)/python -m benchmarks.server
 
 clean: ## Remove the virtual environment and what tools left behind
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build
+	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build

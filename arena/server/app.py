@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from arena.errors import ArenaError, UnauthorizedError
 from arena.extras import DISTRIBUTION, installed_version
-from arena.server import http, mcp, openenv, pages, pages_login
+from arena.server import http, mcp, openenv, pages
 from arena.server.access import SCOPES, Caller, Principal
 from arena.server.hub import Hub
 from arena.server.tokens import TokenFile
@@ -103,7 +103,7 @@ def _add_dialects(app: FastAPI, hub: Hub, identify: Identifier, tokens: TokenFil
     def by_connection(connection: HTTPConnection) -> Caller:
         return identify(connection.scope)
 
-    login = None if tokens is None else pages_login.Login(tokens.authenticate)
+    login = None if tokens is None else pages.Login(tokens.authenticate)
     app.router.routes.extend([*openenv.routes(hub, by_connection), *mcp.routes(hub)])
     app.include_router(pages.routes(hub, by_connection, login))
 

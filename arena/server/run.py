@@ -24,7 +24,8 @@ import uvloop
 
 from arena.errors import ConfigError
 from arena.server.app import create_app
-from arena.server.guard import Guard, GuardedHttp, GuardedWebSocket
+from arena.server.connections import GuardedHttp, GuardedWebSocket
+from arena.server.guard import Guard
 from arena.server.hub import Hub
 from arena.server.logs import LogFormat, configure_logs
 from arena.server.settings import ServerSettings

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 
 from arena.errors import CapacityError, SessionGoneError, UsageError
 from arena.server.access import Caller
-from arena.server.guard import TokenBucket
 from arena.server.hosting import Hosted
 from arena.server.ledger import Finished, Ledger
+from arena.server.pace import TokenBucket
 from arena.server.settings import ServerSettings
 
 __all__ = ["Sessions"]
 
 _BUSY_S = 1.0
 _MOST_BYTES = 64 * 2**20
+_MOST_SPENT_KEYS = 4096
 
 
 class Sessions:
@@ -36,6 +37,7 @@ class Sessions:
         self._open: dict[str, Hosted] = {}
         self._owned: Counter[str] = Counter()
         self._keys: dict[tuple[str, str], asyncio.Future[str]] = {}
+        self._spent: deque[tuple[str, str]] = deque()
         self._buckets: dict[str, TokenBucket] = {}
         self.draining = False
 
@@ -117,7 +119,7 @@ class Sessions:
         """Forget a session that is closed."""
         stored = hosted.stored
         if self._open.pop(hosted.id, None) is not None:
-            self._keys.pop((stored.owner, stored.key), None)
+            self._spend(stored.owner, stored.key)
             self._buckets.pop(hosted.id, None)
             self._discount(stored.owner)
 
@@ -131,6 +133,12 @@ class Sessions:
             raise UsageError("a key is 8 to 200 characters, such as a UUID")
         known = self._keys.get((owner, key))
         return (known, False) if known is not None else (self._new_key(owner, key), True)
+
+    def _spend(self, owner: str, key: str) -> None:
+        """Let a key go on naming its closed session for a while: a late repeat must not begin another one."""
+        self._spent.append((owner, key))
+        if len(self._spent) > _MOST_SPENT_KEYS:
+            self._keys.pop(self._spent.popleft(), None)
 
     def release_key(self, owner: str, key: str) -> None:
         """Let a key be used again, because no session began with it."""

@@ -15,7 +15,7 @@ from arena.protocol import Describe, EnvironmentInfo, SeatInfo, TaskPage, TaskRe
 from arena.server import pages
 from arena.server.access import Caller, Principal
 from arena.server.overview import SessionRow, SessionView
-from arena.server.pages_login import Login
+from arena.server.pages.login import Login
 from arena.trace import AgentRef, EpisodeRecord, StepRecord, end_record
 from arena.types import Limits, Task, TimeStep, Tool, Usage
 
@@ -79,7 +79,7 @@ class FakeSession:
 
 
 class FakeHub:
-    """What `arena.server.pages.PagesHub` promises."""
+    """What `arena.server.pages.endpoint.PagesHub` promises."""
 
     def __init__(self):
         self.sessions, self.specs, self.asked = {}, [SOLO, DUEL, BROKEN], []

@@ -11,9 +11,11 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from arena.protocol import ErrorReply
-from arena.server import guard
-from arena.server.guard import Guard, GuardedHttp, GuardedWebSocket, TokenBucket
+from arena.server import connections, guard
+from arena.server.connections import GuardedHttp, GuardedWebSocket
+from arena.server.guard import Guard
 from arena.server.metrics import Metrics
+from arena.server.pace import TokenBucket
 from arena.server.settings import ServerSettings
 from arena.types import decode_json
 
@@ -469,7 +471,7 @@ def test_one_connection_serves_many_requests_in_any_cut():
 
 @pytest.mark.parametrize("begun", [b"G", b"GET / HT", b"GET / HTTP/1.1\r\nHost: local", GET[:-2]])
 def test_headers_that_do_not_come_are_not_waited_for(monkeypatch, begun):
-    monkeypatch.setattr(guard, "HEADERS_S", 0.1)
+    monkeypatch.setattr(connections, "HEADERS_S", 0.1)
 
     async def play(client, port):
         client.send(begun)
@@ -479,7 +481,7 @@ def test_headers_that_do_not_come_are_not_waited_for(monkeypatch, begun):
 
 
 def test_dripping_headers_and_later_requests_have_the_same_deadline(monkeypatch):
-    monkeypatch.setattr(guard, "HEADERS_S", 0.2)
+    monkeypatch.setattr(connections, "HEADERS_S", 0.2)
 
     async def play(client, port):
         client.send(GET)
@@ -500,7 +502,7 @@ def test_dripping_headers_and_later_requests_have_the_same_deadline(monkeypatch)
 
 @pytest.mark.parametrize("idle", [b"", b"\r\n"])
 def test_a_connection_that_never_asks_is_closed_without_a_word(monkeypatch, idle):
-    monkeypatch.setattr(guard, "HEADERS_S", 0.1)
+    monkeypatch.setattr(connections, "HEADERS_S", 0.1)
 
     async def play(client, port):
         client.send(idle)
@@ -510,7 +512,7 @@ def test_a_connection_that_never_asks_is_closed_without_a_word(monkeypatch, idle
 
 
 def test_a_request_under_way_has_no_deadline_here(monkeypatch):
-    monkeypatch.setattr(guard, "HEADERS_S", 0.05)
+    monkeypatch.setattr(connections, "HEADERS_S", 0.05)
 
     async def slow(scope, receive, send):
         await asyncio.sleep(0.2)
@@ -673,7 +675,7 @@ def test_a_page_of_ours_opens_a_websocket():
 
 
 def test_a_message_of_countless_fragments_ends_its_connection_alone(monkeypatch):
-    monkeypatch.setattr(guard, "_MAX_FRAGMENTS", 100)
+    monkeypatch.setattr(connections, "_MAX_FRAGMENTS", 100)
 
     async def play(client, port):
         async with connect(f"ws://127.0.0.1:{port}/", compression=None) as other:
@@ -715,7 +717,7 @@ def test_the_kernel_is_told_to_notice_dead_peers():
             return self.raw if name == "socket" else None
 
     with socket.socket() as raw:
-        guard._notice_dead_peer(Transport(raw))
+        connections._notice_dead_peer(Transport(raw))
         assert raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
-        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == guard.PEER_S * 1000
-    guard._notice_dead_peer(Transport(None))
+        assert raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == connections.PEER_S * 1000
+    connections._notice_dead_peer(Transport(None))

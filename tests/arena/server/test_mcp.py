@@ -8,8 +8,8 @@ import pytest
 
 from arena.protocol import Close, Create, Read, SeatTerms, Step, Truncate
 from arena.server.access import Caller, Principal
-from arena.server.mcp_session import McpSessions
-from arena.server.mcp_tools import RESERVED_NAMES, exposed_name
+from arena.server.mcp.session import McpSessions
+from arena.server.mcp.tools import RESERVED_NAMES, exposed_name
 from arena.types import Limit
 from tests.peers.hosting import ask, serving
 
@@ -449,7 +449,7 @@ def seated(client, env, **terms):
 @pytest.fixture
 def impatient(monkeypatch):
     """Nobody waits for the others for long."""
-    monkeypatch.setattr("arena.server.mcp_play._WAIT_S", 0.2)
+    monkeypatch.setattr("arena.server.mcp.play._WAIT_S", 0.2)
 
 
 def test_two_agents_play_a_game_in_turns_and_each_answer_is_the_next_turn(client):

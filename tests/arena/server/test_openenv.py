@@ -10,8 +10,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from arena import InvalidActionError, Session, make, python_stream
 from arena.protocol import SeatInfo
-from arena.server.openenv_dialect import FieldError, parse_action
-from arena.server.openenv_schema import action_schema
+from arena.server.openenv.dialect import FieldError, parse_action
+from arena.server.openenv.schema import action_schema
 from arena.server.plain_seat import PlainSeat
 from arena.spaces import FreeText, describe
 from arena.types import Array, Tool, ToolCall
@@ -451,7 +451,7 @@ def test_an_http_session_whose_lease_has_passed_is_forgotten(client, monkeypatch
     client.cookies.clear()
     assert client.get(f"{GUESS}/state", headers=headers).status_code == 200
     later = time.monotonic() + 2 * client.hub.settings.idle_s
-    monkeypatch.setattr("arena.server.openenv_http.time", SimpleNamespace(monotonic=lambda: later))
+    monkeypatch.setattr("arena.server.openenv.http.time", SimpleNamespace(monotonic=lambda: later))
     assert client.get(f"{GUESS}/state", headers=headers).status_code == 409
 
 

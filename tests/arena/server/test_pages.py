@@ -10,9 +10,9 @@ from fastapi.testclient import TestClient
 
 from arena.errors import CapacityError, EnvError, SessionGoneError
 from arena.server.access import Principal
-from arena.server.pages_login import COOKIE
-from arena.server.pages_text import Excerpts, duration_text, line, value_text, visible
-from arena.server.pages_trace import page_at
+from arena.server.pages.login import COOKIE
+from arena.server.pages.text import Excerpts, duration_text, line, value_text, visible
+from arena.server.pages.trace import page_at
 from arena.trace import AgentRef, EpisodeRecord
 from arena.types import Array, Limit, Task, TimeStep, ToolCall, Usage, restart, termination, transition
 from tests.arena.server.fake_pages_hub import (

@@ -33,12 +33,12 @@ from arena.server.access import Caller
 from arena.server.http import STATUS
 from arena.server.hub import Hub
 from arena.server.jsonrpc import INVALID_PARAMS, PARSE_ERROR, RpcError, RpcRequest, failure
-from arena.server.openenv_dialect import FieldError, error_data
-from arena.server.openenv_http import AmbiguousSessionError, HttpSessions, Identify, Shown, cookie_of, shown_by
-from arena.server.openenv_schema import action_schema, observation_schema, openapi, state_schema
-from arena.server.openenv_session import OpenEnvSession, describe
-from arena.server.openenv_tools import answer_rpc
-from arena.server.openenv_websocket import OpenEnvSocket
+from arena.server.openenv.dialect import FieldError, error_data
+from arena.server.openenv.http import AmbiguousSessionError, HttpSessions, Identify, Shown, cookie_of, shown_by
+from arena.server.openenv.schema import action_schema, observation_schema, openapi, state_schema
+from arena.server.openenv.session import OpenEnvSession, describe
+from arena.server.openenv.tools import answer_rpc
+from arena.server.openenv.websocket import OpenEnvSocket
 from arena.server.plain_seat import PlainSeat, decode_plain
 from arena.types import encode_json
 

@@ -37,8 +37,8 @@ from arena.server.jsonrpc import (
     parse_request,
     success,
 )
-from arena.server.mcp_play import SeatPlay
-from arena.server.mcp_session import PROTOCOL_VERSIONS, McpSession, McpSessions
+from arena.server.mcp.play import SeatPlay
+from arena.server.mcp.session import PROTOCOL_VERSIONS, McpSession, McpSessions
 from arena.server.plain_seat import decode_plain
 from arena.types import encode_json
 

@@ -10,7 +10,7 @@ from arena.errors import OutOfOrderError, ResetNeededError, SessionGoneError, Un
 from arena.protocol import Act, Acted, Attach, Attached, Read, Records, Step, Stepped
 from arena.server.access import Caller, Grant
 from arena.server.hub import Hub
-from arena.server.mcp_tools import View
+from arena.server.mcp.tools import View
 from arena.types import Action, AgentID, SeatStep
 
 __all__ = ["SeatPlay"]

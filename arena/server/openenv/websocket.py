@@ -11,10 +11,10 @@ from arena.errors import ArenaError, EnvError, UsageError
 from arena.server.access import Caller
 from arena.server.hub import Hub
 from arena.server.jsonrpc import INVALID_REQUEST, RpcError, RpcRequest
-from arena.server.openenv_dialect import FieldError, error_frame, frame, parse_frame
-from arena.server.openenv_http import HttpSessions, Identify, shown_by
-from arena.server.openenv_session import OpenEnvSession, describe
-from arena.server.openenv_tools import answer_rpc
+from arena.server.openenv.dialect import FieldError, error_frame, frame, parse_frame
+from arena.server.openenv.http import HttpSessions, Identify, shown_by
+from arena.server.openenv.session import OpenEnvSession, describe
+from arena.server.openenv.tools import answer_rpc
 from arena.server.plain_seat import decode_plain
 
 __all__ = ["OpenEnvSocket"]

@@ -21,8 +21,8 @@ from arena.server.jsonrpc import (
     parse_request,
     success,
 )
-from arena.server.mcp_tools import SeatTools, View, result
-from arena.server.openenv_session import OpenEnvSession
+from arena.server.mcp.tools import SeatTools, View, result
+from arena.server.openenv.session import OpenEnvSession
 
 __all__ = ["Find", "Using", "answer_rpc"]
 

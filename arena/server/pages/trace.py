@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from arena.server.pages_text import value_text
+from arena.server.pages.text import value_text
 from arena.trace import StepRecord
 from arena.types import Action, AgentID, Array, SeatStep, ToolCall
 

@@ -10,8 +10,8 @@ from typing import Any
 import jinja2
 from starlette.responses import HTMLResponse, Response
 
-from arena.server import pages_text
-from arena.server.pages_trace import seat_columns
+from arena.server.pages import text
+from arena.server.pages.trace import seat_columns
 
 __all__ = ["Renderer", "protect"]
 
@@ -27,7 +27,7 @@ class Renderer:
     def __init__(self, *, login: bool, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._templates = jinja2.Environment(
-            loader=jinja2.PackageLoader("arena.server", "templates"),
+            loader=jinja2.PackageLoader("arena.server.pages", "templates"),
             autoescape=True,
             undefined=jinja2.StrictUndefined,
             trim_blocks=True,
@@ -35,22 +35,20 @@ class Renderer:
             auto_reload=False,
         )
         self._templates.filters.update(
-            duration=pages_text.duration_text,
-            line=pages_text.line,
-            segment=pages_text.path_segment,
-            signed=pages_text.signed,
-            timestamp=pages_text.timestamp,
-            visible=pages_text.visible,
+            duration=text.duration_text,
+            line=text.line,
+            segment=text.path_segment,
+            signed=text.signed,
+            timestamp=text.timestamp,
+            visible=text.visible,
         )
         self._templates.globals.update(login=login, seat_columns=seat_columns)
 
     def page(self, name: str, *, status: int = 200, **values: Any) -> Response:
         """Return a template as a response; `values` are its variables."""
         nonce = secrets.token_urlsafe(16)
-        text = self._templates.get_template(name).render(
-            values, nonce=nonce, now=self._clock(), show=pages_text.Excerpts()
-        )
-        return protect(HTMLResponse(text, status), nonce)
+        html = self._templates.get_template(name).render(values, nonce=nonce, now=self._clock(), show=text.Excerpts())
+        return protect(HTMLResponse(html, status), nonce)
 
 
 def protect(response: Response, nonce: str = "") -> Response:

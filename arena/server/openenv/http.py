@@ -20,8 +20,8 @@ from arena.errors import ArenaError, ResetNeededError, UnauthorizedError, Unknow
 from arena.protocol import EnvironmentInfo
 from arena.server.access import Caller
 from arena.server.hub import Hub
-from arena.server.openenv_dialect import FieldError
-from arena.server.openenv_session import OpenEnvSession, describe
+from arena.server.openenv.dialect import FieldError
+from arena.server.openenv.session import OpenEnvSession, describe
 
 __all__ = ["AmbiguousSessionError", "HttpSessions", "Identify", "Shown", "cookie_of", "shown_by"]
 

@@ -21,10 +21,10 @@ from arena.protocol import Describe, EnvironmentInfo, Reply, TaskPage, Tasks
 from arena.protocol import Request as Message
 from arena.server.access import Caller
 from arena.server.overview import SessionRow, SessionView
-from arena.server.pages_gate import Gate, wants_fragment
-from arena.server.pages_login import Login
-from arena.server.pages_render import Renderer
-from arena.server.pages_trace import STEPS_PER_PAGE, Page, page_at
+from arena.server.pages.gate import Gate, wants_fragment
+from arena.server.pages.login import Login
+from arena.server.pages.render import Renderer
+from arena.server.pages.trace import STEPS_PER_PAGE, Page, page_at
 
 __all__ = ["PagesHub", "routes"]
 

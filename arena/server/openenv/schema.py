@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from arena.server.openenv_dialect import action_field
+from arena.server.openenv.dialect import action_field
 from arena.server.plain_seat import PlainSeat
 
 __all__ = ["action_schema", "observation_schema", "openapi", "state_schema"]

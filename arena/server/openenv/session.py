@@ -36,7 +36,7 @@ from arena.protocol import (
 from arena.seeding import MAX_SEED
 from arena.server.access import Caller
 from arena.server.hub import Hub
-from arena.server.openenv_dialect import FieldError, observation_data, parse_action, tool_error_data, tools_data
+from arena.server.openenv.dialect import FieldError, observation_data, parse_action, tool_error_data, tools_data
 from arena.server.plain_seat import PlainSeat
 from arena.types import Action, AgentID, ToolCall
 

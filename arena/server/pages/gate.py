@@ -12,8 +12,8 @@ from starlette.responses import RedirectResponse, Response
 from arena.errors import ArenaError, CapacityError, UnauthorizedError, UsageError
 from arena.server.access import Caller, Principal
 from arena.server.http import STATUS
-from arena.server.pages_login import Login, read_form
-from arena.server.pages_render import Renderer, protect
+from arena.server.pages.login import Login, read_form
+from arena.server.pages.render import Renderer, protect
 
 __all__ = ["Endpoint", "Gate", "Handler", "wants_fragment"]
 

@@ -26,8 +26,8 @@ from arena.server.jsonrpc import (
     failure_of,
     success,
 )
-from arena.server.mcp_play import SeatPlay
-from arena.server.mcp_tools import SeatTools, refusal, result
+from arena.server.mcp.play import SeatPlay
+from arena.server.mcp.tools import SeatTools, refusal, result
 from arena.server.plain_seat import PlainSeat
 from arena.types import encode_canonical
 
