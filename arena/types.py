@@ -8,6 +8,7 @@ agent is whoever sits there. A single-agent task is the case of one seat, called
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
@@ -221,6 +222,10 @@ class Task(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_field
     id: str
     split: str = "train"
     data: dict[str, Any] = {}
+
+    def __post_init__(self) -> None:
+        # A default is left out of messages when it is the very same object, and equal tasks must have equal digests.
+        msgspec.structs.force_setattr(self, "split", sys.intern(self.split))
 
 
 class Score(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ import msgspec
 
 from arena.errors import AgentError, ArenaError, ErrorRecord
 from arena.protocol import Close, Closed, Truncate
+from arena.recovery import check_usage
 from arena.server.frames import Drop, Dropped
 from arena.server.hosting import Host, Hosted
 from arena.server.ledger import Finished, Ledger, Stored
@@ -62,7 +63,10 @@ class Closer:
 
         Raises:
             SessionGoneError: It is neither open nor kept.
+            UsageError: What it is said to have cost cannot be kept.
         """
+        if request.usage is not None:
+            check_usage(request.usage)
         hosted = self._sessions.find(request.session)
         if hosted is None:
             end = _decode_end(self._sessions.closed(request.session).end)
@@ -81,7 +85,7 @@ class Closer:
             if hosted.id in self._ending:
                 continue
             if (why := self._why(hosted, now)) is not None:
-                _log.info("session %s is reaped: %s", hosted.id, why)
+                _log.info("the session is reaped: %s", why, extra={"session": hosted.id})
                 self._end(hosted, AgentError(f"{_REAPED}: {why}").record())
             elif unix - hosted.stored.created_at > self._settings.max_wall_time_s and not hosted.over:
                 task = asyncio.create_task(self._stop_the_clock(hosted))
@@ -123,7 +127,7 @@ class Closer:
     def _ended(self, id: str, task: asyncio.Task[Any]) -> None:
         self._ending.pop(id, None)
         if not task.cancelled() and task.exception() is not None:
-            _log.error("session %s could not be ended: %r", id, task.exception())
+            _log.error("the session could not be ended: %r", task.exception(), extra={"session": id})
 
     async def _finish(self, hosted: Hosted, why: ErrorRecord | None, usage: Usage | None) -> EndRecord:
         stored = hosted.stored

@@ -277,7 +277,7 @@ class Host:
     def _rebuilt(self, hosted: Hosted, answer: Answer) -> None:
         if answer.code is not None:
             error = answer_error(answer)
-            _log.warning("session %s could not be rebuilt: %s", hosted.id, error)
+            _log.warning("the session could not be rebuilt: %s", error, extra={"session": hosted.id})
             self._give_up(hosted, error if isinstance(error, BoundaryError) else EnvError(str(error)))
             return
         self._admit(hosted, answer)

@@ -216,12 +216,12 @@ class Match:
                 try:
                     await self._admit(seat, index, default, defaulted=True)
                 except InvalidActionError as error:
-                    _log.info("session %s: default of seat %r is not legal: %s", self._hosted.id, seat, error)
+                    _log.info("default of seat %r is not legal: %s", seat, error, extra={"session": self._hosted.id})
             if seat not in self._actions and self._latest.index + 1 == index:
                 answer = await self._host.request(self._hosted, lambda req: Default(req, self._hosted.id, seat))
                 await self._admit(seat, index, _decode_action(answer.body), defaulted=True)
         except ArenaError as error:
-            _log.warning("session %s: seat %r could not be played by default: %s", self._hosted.id, seat, error)
+            _log.warning("seat %r could not be played: %s", seat, error, extra={"session": self._hosted.id})
             self._fail(error)
         self._try_step()
 

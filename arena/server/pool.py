@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from arena.errors import UsageError
 from arena.server.frames import Answer, Frame, FrameReader, Hello, Prepare, pack
 
 __all__ = ["Job", "Pool", "WorkerProcess"]
@@ -98,14 +99,22 @@ class WorkerProcess(asyncio.Protocol):
         await self._loop.create_connection(lambda: self, sock=ours)
 
     def send(self, job: Job) -> None:
-        """Send a job; what is sent in one turn of the event loop goes out in one write."""
+        """Send a job: at once where the worker is idle, else with what else is sent in this turn of the event loop.
+
+        Raises:
+            UsageError: The frame holds an integer beyond 64 bits.
+        """
         self._next = req = self._next + 1
         frame = job.frame(req)
+        data = _packed(frame)
+        idle = not self._jobs
         (self._preparing if type(frame) is Prepare else self._jobs)[req] = job
         job.sent_at = time.monotonic()
-        if not self._out:
+        self._out.append(data)
+        if idle:
+            self._flush()
+        elif len(self._out) == 1:
             self._loop.call_soon(self._flush)
-        self._out.append(pack(frame))
 
     def kill(self) -> None:
         """End the process at once."""
@@ -137,7 +146,7 @@ class WorkerProcess(asyncio.Protocol):
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        if self._transport is not None and not self._transport.is_closing():
+        if out and self._transport is not None and not self._transport.is_closing():
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     # -- asyncio.Protocol ---------------------------------------------------------------------------------------------
@@ -230,7 +239,7 @@ class Pool:
         if self._stopping:
             return
         self._deaths.append(time.monotonic())
-        _log.warning("worker %d is gone; it is replaced", worker.number)
+        _log.warning("the worker is gone; it is replaced", extra={"worker": worker.number})
         task = asyncio.create_task(self._replace(worker))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -254,8 +263,15 @@ class Pool:
             for worker in self.workers:
                 stuck_s = worker.stuck_s(now)
                 if worker.ready and stuck_s > self._step_timeout_s:
-                    _log.error("worker %d has not answered for %.0f s; it is killed", worker.number, stuck_s)
+                    _log.error("no answer for %.0f s; the worker is killed", stuck_s, extra={"worker": worker.number})
                     worker.kill()
+
+
+def _packed(frame: Frame) -> bytes:
+    try:
+        return pack(frame)
+    except OverflowError as error:
+        raise UsageError(f"a number is too long: integers have at most 64 bits ({error})") from error
 
 
 def _hand_back(dead: WorkerProcess) -> None:

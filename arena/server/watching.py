@@ -96,7 +96,7 @@ class Watcher:
                 if not found.records or start + len(records) >= min(stop, found.next):
                     break
         except ArenaError as error:
-            _log.info("session %s cannot be read: %s", hosted.id, error)
+            _log.info("the session cannot be read: %s", error, extra={"session": hosted.id})
         return SessionView(
             row=_row(hosted),
             header=_without_data(episode_record(hosted.stored)),

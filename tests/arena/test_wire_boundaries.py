@@ -22,7 +22,7 @@ from arena import (
 from arena.replay import _compare, replay
 from arena.spaces import rebuild, restore
 from arena.trace import EndRecord, StepRecord, read_episodes
-from arena.types import decode_json, encode_json
+from arena.types import Task, decode_json, encode_canonical, encode_json
 
 from .test_session import TASK, Echo, opened, say
 
@@ -114,3 +114,8 @@ def test_changed_limits_are_found() -> None:
     (episode,) = read_episodes(GOLDEN)
     episode.record = msgspec.structs.replace(episode.record, limits=Limits(steps=77))
     assert replay(episode) is not None
+
+
+def test_equal_tasks_have_equal_digests_however_their_split_was_made():
+    made = "".join(["tr", "ain"])
+    assert encode_canonical(Task("a", made)) == encode_canonical(Task("a")) == encode_canonical(Task("a", "train"))
