@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+from collections import deque
 from dataclasses import dataclass, field
 
 from arena.errors import ForbiddenError, UnauthorizedError, UnknownIdError
@@ -25,6 +26,7 @@ SCOPES = {
     "admin": "see everybody's sessions, read the pages and the metrics",
 }
 """What a token can allow."""
+_MOST_CLOSED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,21 @@ class Caller:
     principal: Principal | None
     grants: dict[str, list[Grant]] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    _closed: deque[str] = field(default_factory=deque)
 
     def add(self, grant: Grant) -> None:
         """Note that a capability was shown."""
         grants = self.grants.setdefault(grant.session, [])
         if grant not in grants:
             grants.append(grant)
+
+    def close(self, session: str) -> None:
+        """Note that a session is closed: only the grants of the last ones are kept, for their traces and repeats."""
+        self.held.discard(session)
+        if session not in self._closed:
+            self._closed.append(session)
+        while len(self._closed) > _MOST_CLOSED:
+            self.grants.pop(self._closed.popleft(), None)
 
     def require(self, scope: str) -> Principal:
         """Return the principal.
