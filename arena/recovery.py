@@ -17,9 +17,11 @@ from arena.session import Counts, Session
 from arena.trace import StepRecord
 from arena.types import Action, AgentID, Limit, Limits, Task, TimeStep, Usage
 
-__all__ = ["Entry", "Opening", "entry_of", "rebuild"]
+__all__ = ["Entry", "Opening", "check_usage", "entry_of", "rebuild"]
 
 _NOTHING = TimeStep({})
+_MOST_USED = 2**40
+"""Of tokens, or dollars, in one step: the sum over a session stays within 64 bits."""
 
 
 class Opening(msgspec.Struct, frozen=True, array_like=True):
@@ -77,6 +79,17 @@ def entry_of(record: StepRecord, counts: Counts) -> Entry:
         record.decisions,
         counts,
     )
+
+
+def check_usage(usage: Usage) -> None:
+    """Refuse what a journal could not keep.
+
+    Raises:
+        UsageError: A number is negative, too large, or none.
+    """
+    counts = (usage.input_tokens, usage.output_tokens, usage.requests, usage.retries)
+    if not (all(0 <= count <= _MOST_USED for count in counts) and 0 <= usage.cost_usd <= _MOST_USED):
+        raise UsageError(f"usage is {usage}; allowed are numbers from 0 to {_MOST_USED}")
 
 
 def rebuild(env: Environment, opening: Opening, entries: Iterable[Entry], counts: Counts | None = None) -> Session:

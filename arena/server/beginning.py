@@ -6,14 +6,14 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import msgspec
 
 from arena.env import EnvSpec
 from arena.errors import ArenaError, ConfigError, EnvError, UnsupportedError, UsageError, did_you_mean
-from arena.protocol import Create, Created, Fork, RequestId, TaskRef
+from arena.protocol import Create, Created, Fork, RequestId, SeatTerms, TaskRef
 from arena.recovery import Opening
 from arena.server.access import Caller, Capabilities, Grant
 from arena.server.frames import Drop, Frame, Prepare
@@ -24,6 +24,7 @@ from arena.server.metrics import Metrics
 from arena.server.reading import Reader
 from arena.server.sessions import Sessions
 from arena.server.settings import ServerSettings
+from arena.types import AgentID
 
 __all__ = ["Beginner"]
 
@@ -123,6 +124,7 @@ class Beginner:
 
     async def _new(self, request: Create, owner: str) -> Hosted:
         lease_s = self._lease_s(request.lease_s)
+        self._check_deadlines(request.seats or {})
         hosted = Hosted(
             Stored(
                 id=_new_id(),
@@ -172,6 +174,15 @@ class Beginner:
         if not 0 < asked_s <= most_s:
             raise UsageError(f"lease_s is {asked_s:g}; allowed are more than 0 and at most {most_s:g}")
         return asked_s
+
+    def _check_deadlines(self, seats: Mapping[AgentID, SeatTerms]) -> None:
+        most_s = self._settings.max_wall_time_s
+        for seat, terms in seats.items():
+            if terms.deadline_s is not None and not 0 < terms.deadline_s <= most_s:
+                given_s = terms.deadline_s
+                raise UsageError(
+                    f"deadline_s of seat {seat[:80]!r} is {given_s:g}; allowed are more than 0 and at most {most_s:g}"
+                )
 
     async def _created(self, id: RequestId, spec: EnvSpec, future: asyncio.Future[str], caller: Caller) -> Created:
         hosted = self._sessions.get(await asyncio.shield(future))

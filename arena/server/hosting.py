@@ -49,7 +49,6 @@ class Hosted:
         over: The episode is over.
         holders: Connections that hold it.
         last_seen: When somebody last asked for it, on the monotonic clock.
-        changed: Set, and replaced, at every step.
         rewarded: Returns by seat, as of the last survey.
     """
 
@@ -63,22 +62,30 @@ class Hosted:
     over: bool = False
     holders: int = 0
     last_seen: float = field(default_factory=time.monotonic)
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
     rewarded: dict[str, float] = field(default_factory=dict)
     size: int = 0
     uncommitted: int = 0
     deaths: int = 0
     _waiting: list[Job] = field(default_factory=list)
+    _news: asyncio.Event | None = None
 
     @property
     def id(self) -> str:
         """The session's id."""
         return self.stored.id
 
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set at the next change; there is one only where somebody waits."""
+        if self._news is None:
+            self._news = asyncio.Event()
+        return self._news
+
     def tell(self) -> None:
         """Wake up whoever waits for a change."""
-        self.changed.set()
-        self.changed = asyncio.Event()
+        if self._news is not None:
+            self._news.set()
+            self._news = None
 
 
 class Host:

@@ -8,6 +8,7 @@ a step, straight to where the session lives.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Coroutine
@@ -17,7 +18,7 @@ from typing import Any
 import msgspec
 
 from arena.env import EnvSpec
-from arena.errors import ArenaError, EnvError, UnknownIdError, UnsupportedError, did_you_mean
+from arena.errors import ArenaError, EnvError, UnknownIdError, UnsupportedError, UsageError, did_you_mean
 from arena.protocol import (
     Act,
     Attach,
@@ -61,6 +62,8 @@ __all__ = ["Deliver", "Hub"]
 
 _log = logging.getLogger(__name__)
 _TICK_S = 1.0
+_COLLECT_AT = 5_000, 10, 10
+"""Objects, and collections of the younger generations, after which a generation is searched for garbage."""
 _decode_list = msgspec.msgpack.Decoder(EnvironmentList).decode
 _decode_many = msgspec.msgpack.Decoder(SteppedMany).decode
 
@@ -142,6 +145,9 @@ class Hub:
             self._sessions.restore(hosted)
             self.metrics.env(stored.opening.env).restored()
         self._ticking = asyncio.create_task(self._tick())
+        gc.collect()
+        gc.freeze()  # what has been imported stays: collecting need not look at it
+        gc.set_threshold(*_COLLECT_AT)
 
     def drain(self) -> None:
         """From now on refuse new sessions, and let nobody wait for news."""
@@ -181,6 +187,12 @@ class Hub:
         Raises:
             ArenaError: The request was refused or failed; an `ErrorReply` is never returned.
         """
+        try:
+            return await self._answer(request, caller)
+        except OverflowError as error:
+            raise _too_long(error) from error
+
+    async def _answer(self, request: Request, caller: Caller) -> Reply:
         match request:
             case Step():
                 return await self._ask_step(request, caller)
@@ -201,7 +213,9 @@ class Hub:
                 return await self._reader.attached(request, grant, self._spec, caller)
             case Close():
                 caller.grant(request.session, "owner")
-                return await self._closer.close(request)
+                closed = await self._closer.close(request)
+                caller.close(request.session)
+                return closed
             case GetTrace():
                 caller.grant(request.session, "owner", "watch")
                 return await self._reader.trace(request)
@@ -244,10 +258,13 @@ class Hub:
             return
         try:
             hosted = self._to_step(request.session, caller)
+            given = encode_msgpack(request) if body is None else body
         except ArenaError as error:
             self._deliver_error(request.id, error, reply_format, deliver)
             return
-        given = encode_msgpack(request) if body is None else body
+        except OverflowError as error:
+            self._deliver_error(request.id, _too_long(error), reply_format, deliver)
+            return
         self._submit_step(hosted, request.id, given, body_format, reply_format, deliver)
 
     def release(self, caller: Caller) -> None:
@@ -399,6 +416,10 @@ class Hub:
     async def view(self, id: str, start: int, stop: int) -> SessionView:
         """Return a window of a session's transcript; see `Watcher.view`."""
         return await self._watcher.view(id, start, stop)
+
+
+def _too_long(error: OverflowError) -> UsageError:
+    return UsageError(f"a number is too long: integers have at most 64 bits ({error})")
 
 
 def _step(item: StepItem, id: RequestId) -> Step:

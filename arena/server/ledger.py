@@ -70,10 +70,10 @@ class Stored(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Standing(msgspec.Struct, frozen=True, array_like=True):
-    """What changes without a step: what was counted, the last refusal, and what failed for good."""
+    """What changes without a step: what was counted, the latest refusals, and what failed for good."""
 
     counts: Counts | None = None
-    refusal: Refusal | None = None
+    refusals: list[Refusal] = []
     failure: ErrorRecord | None = None
 
 

@@ -8,10 +8,13 @@ descriptor, and modules to import.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import logging
+import math
 import os
 import queue
+import re
 import signal
 import socket
 import sys
@@ -33,6 +36,7 @@ from arena.errors import (
     InvalidActionError,
     OutOfOrderError,
     UnsupportedError,
+    UsageError,
 )
 from arena.extras import versions
 from arena.protocol import (
@@ -56,7 +60,7 @@ from arena.protocol import (
     TraceText,
     Truncate,
 )
-from arena.recovery import Entry, Opening, entry_of, rebuild
+from arena.recovery import Entry, Opening, check_usage, entry_of, rebuild
 from arena.registry import environments, make
 from arena.sampling import ActionSampler
 from arena.seeding import stream
@@ -94,7 +98,11 @@ _MOST_RECORDS = 256
 _MOST_TASKS = 1000
 _MOST_REFUSALS = 8
 """Refusals of one step whose repeats are known."""
+_LONG_NUMBER = re.compile(rb"[0-9]{19}")
+"""What may be an integer beyond 64 bits, which JSON holds and MessagePack does not."""
 _FLUSH_AFTER_S = 0.001
+_COLLECT_AT = 5_000, 10, 10
+"""Objects, and collections of the younger generations, after which a generation is searched for garbage."""
 _PREPARERS = 2
 _PR_SET_PDEATHSIG = 1
 
@@ -154,7 +162,7 @@ class Worker:
                 if isinstance(frame, Prepare):
                     self._to_prepare.put(frame)
                     continue
-                self._out.append(pack(self._answer(frame)))
+                self._out.append(self._packed(frame))
                 if time.monotonic() - flushed > _FLUSH_AFTER_S:
                     self._flush()
                     flushed = time.monotonic()
@@ -176,6 +184,13 @@ class Worker:
     def _send(self, data: bytes) -> None:
         with self._sending:
             self._link.sendall(data)
+
+    def _packed(self, frame: Any) -> bytes:
+        try:
+            return pack(self._answer(frame))
+        except Exception as error:  # the boundary: an answer that cannot be sent must not end a worker
+            _log.exception("an answer to a %s cannot be sent", type(frame).__name__)
+            return pack(_failure(frame.req, EnvError(f"{type(error).__name__}: {error}")))
 
     def _answer(self, frame: Any) -> Answer:
         try:
@@ -263,6 +278,7 @@ class Worker:
         session = hosted.session
         known = len(session.journal)
         if isinstance(request, Step | Truncate):
+            _check_keepable(request, call.body if call.body_format == JSON else b"")
             return self._advance(call, hosted, request, known)
         reply: Reply
         match request:
@@ -331,15 +347,14 @@ class Worker:
         return Answer(frame.req, encode_msgpack(ActionSampler(session.seats[frame.seat], rng).sample(step)))
 
     def _drop(self, frame: Drop) -> Answer:
-        hosted = self._hosted.pop(frame.session, None)
-        if hosted is None:
-            raise EnvError(f"this worker has no session {frame.session}", retryable=True)
+        hosted = self._get(frame.session)
         session = hosted.session
         session.spend(frame.usage)
         if session.status == "running":
             session.fail(_failure_of(frame.error))
         end = msgspec.structs.replace(hosted.end or session.end(), usage=session.usage)
         lines = _episode(frame.session, hosted, end).lines()
+        del self._hosted[frame.session]
         session.close()
         return Answer(frame.req, encode_msgpack(Dropped(encode_msgpack(end), lines)))
 
@@ -394,10 +409,12 @@ def _split(env: Environment, split: str | None) -> str:
     Raises:
         UnsupportedError: The environment has no such split.
     """
-    chosen = env.spec.splits[0] if split is None else split
-    if chosen not in env.spec.splits:
-        raise UnsupportedError(f"{env.spec.id} has no split {chosen!r} (known: {', '.join(env.spec.splits)})")
-    return chosen
+    splits = env.spec.splits
+    if split is None:
+        return splits[0]
+    if split not in splits:
+        raise UnsupportedError(f"{env.spec.id} has no split {split[:80]!r} (known: {', '.join(splits)})")
+    return split
 
 
 def _describe(env: Environment) -> EnvironmentInfo:
@@ -446,6 +463,34 @@ def _remember(refusals: list[Refusal], request: Step, error: InvalidActionError)
     refusals[:] = [refusal for refusal in refusals if refusal.index == request.index][1 - _MOST_REFUSALS :]
     if request.id != "":
         refusals.append(Refusal(request.id, request.index, request.actions, encode_msgpack(error.record())))
+
+
+def _check_keepable(request: Step | Truncate, json: bytes) -> None:
+    """Refuse what a journal or a trace could not hold, before anything is done with it.
+
+    Raises:
+        UsageError: A number is too large or is none, or a decision is no plain value.
+    """
+    if _LONG_NUMBER.search(json) is not None:
+        _check_encodable(request)
+    if request.usage is not None:
+        check_usage(request.usage)
+    if isinstance(request, Truncate):
+        if not (math.isfinite(request.limit.value) and math.isfinite(request.limit.limit)):
+            raise UsageError(f"a limit is {request.limit.value} of {request.limit.limit}; both must be numbers")
+        return
+    if request.agent_s and not all(0 <= seconds < math.inf for seconds in request.agent_s.values()):
+        raise UsageError("agent_s must be seconds, 0 or more")
+    if request.decisions:
+        _check_encodable(request.decisions)
+
+
+def _check_encodable(value: Any) -> None:
+    try:
+        encode_msgpack(value)
+        encode_json(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise UsageError(f"this cannot be sent or kept: {error}") from error
 
 
 def _step(session: Session, request: Step) -> StepRecord:
@@ -528,7 +573,10 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for module in imports:  # the operator's own, never a client's
         importlib.import_module(module)
+    environments.ids()  # found here, before several threads look for them
     worker = Worker(socket.socket(fileno=int(fd)))
+    gc.freeze()  # what has been imported stays: collecting need not look at it
+    gc.set_threshold(*_COLLECT_AT)
     try:
         worker.run()
     except (ConnectionError, BrokenPipeError):
