@@ -59,11 +59,13 @@ class Caller:
         principal: None where only a capability was shown.
         grants: What the capabilities that were shown open, by session.
         held: Sessions that this connection holds; they live at least as long as it.
+        gone: The connection is gone: it holds nothing any more.
     """
 
     principal: Principal | None
     grants: dict[str, list[Grant]] = field(default_factory=dict)
     held: set[str] = field(default_factory=set)
+    gone: bool = False
     _closed: deque[str] = field(default_factory=deque)
 
     def add(self, grant: Grant) -> None:

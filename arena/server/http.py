@@ -196,6 +196,7 @@ def _endpoint(route: _Route, hub: Hub, identify: Identify) -> Callable[[HttpRequ
         try:
             return await future
         finally:
+            caller.gone = True
             hub.release(caller)
 
     return endpoint

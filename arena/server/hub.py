@@ -144,6 +144,8 @@ class Hub:
             hosted.failure = None if standing.failure is None else ArenaError.from_record(standing.failure)
             self._sessions.restore(hosted)
             self.metrics.env(stored.opening.env).restored()
+            if stored.seats is not None and not hosted.failure:
+                self._spawn(self._resume(hosted))
         self._ticking = asyncio.create_task(self._tick())
         gc.collect()
         gc.freeze()  # what has been imported stays: collecting need not look at it
@@ -384,6 +386,13 @@ class Hub:
         self.metrics.refused(error.code)
         reply = ErrorReply(id=id, error=error.record())
         deliver(encode_json(reply) if format == JSON else encode_msgpack(reply), error.code)
+
+    async def _resume(self, hosted: Hosted) -> None:
+        """Let a match go on, whose seats have deadlines."""
+        try:
+            await self._matches.resume(hosted)
+        except ArenaError as error:
+            _log.warning("the match of session %s cannot go on: %s", hosted.id, error)
 
     async def _tick(self) -> None:
         while True:

@@ -31,6 +31,12 @@ class Matches:
         if hosted.stored.seats is not None and hosted.id not in self._matches:
             self._matches[hosted.id] = Match(self._host, hosted, hosted.stored.seats, latest)
 
+    async def resume(self, hosted: Hosted) -> None:
+        """Go on with the match of a session that an earlier server process held; its deadlines begin anew."""
+        if hosted.stored.seats is not None and hosted.id not in self._matches:
+            records = await self._reader.records(hosted, len(hosted.entries) - 2)
+            self.open(hosted, records.records[-1])
+
     def close(self, id: str) -> None:
         """End the match of a session, if it has one."""
         match = self._matches.pop(id, None)
@@ -51,9 +57,7 @@ class Matches:
         """
         if hosted.stored.seats is None:
             raise UnsupportedError("this session has no remote seats: send 'step', not 'act'")
-        if hosted.id not in self._matches:  # the server was restarted
-            records = await self._reader.records(hosted, len(hosted.entries) - 2)
-            self.open(hosted, records.records[-1])
+        await self.resume(hosted)
         seat = _seat(grant, request.seat, hosted)
         record = await self._matches[hosted.id].act(seat, request.index, request.action)
         return Acted(id=request.id, session=hosted.id, record=record)

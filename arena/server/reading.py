@@ -15,7 +15,7 @@ from arena.protocol import Attach, Attached, GetTrace, Read, Records, Reply, Req
 from arena.server.access import Caller, Grant
 from arena.server.frames import MSGPACK, Call, Frame
 from arena.server.hosting import Host, Hosted
-from arena.server.ledger import Finished
+from arena.server.ledger import Finished, Stored
 from arena.server.match import seat_view
 from arena.server.sessions import Sessions
 from arena.trace import EndRecord, read_lines
@@ -94,15 +94,6 @@ class Reader:
         records = await self.records(hosted, len(hosted.entries) - 1)
         opening, opened = hosted.stored.opening, hosted.opened
         seats = {} if opened is None else opened.seats
-        own: dict[str, Any] = {}
-        if grant.role == "owner":
-            own = {
-                "options": opening.options,
-                "task": TaskRef(id=opening.task.id, split=opening.task.split),
-                "seed": opening.seed,
-                "limits": opening.limits,
-                "lease_s": hosted.stored.lease_s,
-            }
         return Attached(
             id=request.id,
             session=hosted.id,
@@ -114,7 +105,7 @@ class Reader:
             next=records.next,
             acting=records.acting,
             seats=seats if grant.seat is None else {grant.seat: seats[grant.seat]},
-            **own,
+            **_for_owner(hosted.stored, grant),
         )
 
     async def _wait_for_news(self, hosted: Hosted, request: Read) -> None:
@@ -164,4 +155,19 @@ def _attached_to_closed(request: Attach, grant: Grant, kept: Finished, spec: Cal
         status="closed",
         next=kept.steps + 1,
         seats={},
+        **_for_owner(kept.stored, grant),
     )
+
+
+def _for_owner(stored: Stored, grant: Grant) -> dict[str, Any]:
+    """Return what only the owner is told of a session."""
+    if grant.role != "owner":
+        return {}
+    opening = stored.opening
+    return {
+        "options": opening.options,
+        "task": TaskRef(id=opening.task.id, split=opening.task.split),
+        "seed": opening.seed,
+        "limits": opening.limits,
+        "lease_s": stored.lease_s,
+    }

@@ -159,7 +159,7 @@ class Sessions:
 
     def hold(self, hosted: Hosted, caller: Caller) -> None:
         """Note that a connection holds a session: it lives at least as long."""
-        if hosted.id not in caller.held:
+        if hosted.id not in caller.held and not caller.gone:
             caller.held.add(hosted.id)
             hosted.holders += 1
         hosted.last_seen = time.monotonic()

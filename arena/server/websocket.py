@@ -66,6 +66,7 @@ class WebSocketEndpoint:
         try:
             await connection.serve(receive)
         finally:
+            caller.gone = True
             self._hub.release(caller)
             self._hub.metrics.disconnected("websocket")
 

@@ -13,7 +13,12 @@ import httpx
 import psutil
 
 REPOSITORY = Path(__file__).parents[3]
-DEFAULTS = {"imports": ["tests.arena.served"], "allow_expert": True, "workers": 2, "drain_s": 5.0}
+DEFAULTS = {
+    "imports": ["tests.arena.served", "tests.arena.server.harness_envs"],
+    "allow_expert": True,
+    "workers": 2,
+    "drain_s": 5.0,
+}
 _GONE_S = 20.0
 
 
@@ -51,7 +56,9 @@ class ServerProcess:
                 text=True,
             )
         greeting = self.process.stdout.readline()
-        assert "Arena serves" in greeting, f"the server did not start: {self.log.read_text()[-4000:]}"
+        if "Arena serves" not in greeting:
+            self._wait(10)
+            raise AssertionError(f"the server did not start: {self.log.read_text()[-4000:]}")
         self.port = int(greeting.rsplit(":", 1)[1])
         wait_until(self._ready)
         self.remember()
@@ -118,6 +125,10 @@ class ServerProcess:
             if series.partition("{")[0] == name and all(f'{key}="{text}"' in series for key, text in labels.items()):
                 total += float(value)
         return total
+
+    def expired(self):
+        """Return how many sessions it has reaped."""
+        return int(self.metric("arena_sessions_ended_total", outcome="expired"))
 
     def open_sessions(self):
         """Return how many sessions the server holds."""

@@ -29,7 +29,8 @@ _SERVED = {}
 def _served(id):
     if not _SERVED:
         before = dict(environments._classes)
-        importlib.import_module("tests.arena.served")
+        for module in ("tests.arena.served", "tests.arena.server.harness_envs"):
+            importlib.import_module(module)
         _SERVED.update(environments._classes)
         environments._classes = before
     return _SERVED[id]
