@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Literal, NoReturn
 
 import msgspec
@@ -139,8 +138,10 @@ class Session:
         env_s = self._clock() - began
         self.seats = self._call(lambda: {a: env.seat(a) for a in env.possible_agents}, expected=UnsupportedError)
         options = env.options.model_dump(mode="json")
-        with self._promised("a task that cannot be sent"):
+        try:
             self._digest = first_digest(env.spec.id, options, self.task, self.seed, self.limits)
+        except Exception as error:  # the boundary, as in `_append`
+            self._raise_broken("a task that cannot be sent", error)
         self.status = "running"
         return self._append({}, answer, env_s, None)
 
@@ -430,14 +431,17 @@ class Session:
         decisions: Mapping[AgentID, dict[str, Any]] | None = None,
     ) -> StepRecord:
         index = len(self.journal)
-        with self._promised("an answer that is none"):
+        what = "an answer that is none"
+        try:
             check_time_step(self.env.spec, answer, self._alive(), first=index == 0)
-        limit = None if answer.is_last else limit
-        if limit is not None:
-            answer = _truncated(answer, f"{limit.kind}_limit")
-        with self._promised("an answer that cannot be sent"):
+            limit = None if answer.is_last else limit
+            if limit is not None:
+                answer = _truncated(answer, f"{limit.kind}_limit")
+            what = "an answer that cannot be sent"
             self._digest = next_digest(self._digest, index, actions, answer)
             encode_msgpack(answer)  # refuses what JSON alone can hold, such as integers beyond 64 bits
+        except Exception as error:  # the boundary: something too odd even to be checked or written
+            self._raise_broken(what, error)
         record = StepRecord(
             index=index,
             time_step=answer,
@@ -455,18 +459,14 @@ class Session:
             self.status = "over"
         return record
 
-    @contextmanager
-    def _promised(self, what: str) -> Iterator[None]:
-        """Fail the session where what the environment gave turns out to break its contract."""
-        try:
-            yield
-        except EnvError as error:
+    def _raise_broken(self, what: str, error: Exception) -> NoReturn:
+        """Fail the session, because what the environment gave breaks its contract."""
+        if isinstance(error, EnvError):
             self.fail(error)
-            raise
-        except Exception as error:  # the boundary: something too odd even to be checked or written
-            failure = broken(self.env.spec, f"{what}: {error}")
-            self.fail(failure)
-            raise failure from error
+            raise error
+        failure = broken(self.env.spec, f"{what}: {error}")
+        self.fail(failure)
+        raise failure from error
 
     def _alive(self) -> Collection[AgentID]:
         """Return the seats that were alive before the next step: every possible one before the first."""

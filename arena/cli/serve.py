@@ -30,6 +30,10 @@ def serve(
     env: Annotated[
         list[str] | None, typer.Option(metavar="ID", help="Offer this environment; may be repeated. Default: all.")
     ] = None,
+    import_: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="A module that registers environments of your own."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to bind; any but this machine's own needs --token-file.")] = (
         _DEFAULT.host
     ),
@@ -79,6 +83,7 @@ def serve(
         raise UsageError(f"--log-format is 'text' or 'json', not {log_format!r}")
     settings = ServerSettings(
         envs=_chosen(env),
+        imports=tuple(import_ or ()),
         host=host,
         port=port,
         workers=workers,

@@ -299,7 +299,10 @@ class DurableLedger(Ledger):
 
 def _call_all(calls: list[Callable[[], None]]) -> None:
     for call in calls:
-        call()
+        try:
+            call()
+        except Exception:  # the boundary: one that waits must not cost the others their answers
+            _log.exception("an answer could not be handed out")
 
 
 def _connect(path: Path) -> sqlite3.Connection:

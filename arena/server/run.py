@@ -11,12 +11,15 @@ import errno
 import ipaddress
 import logging
 import math
+import os
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from importlib.machinery import PathFinder
 from types import FrameType
 
 import uvicorn
@@ -57,13 +60,14 @@ def serve(
 
     Raises:
         ConfigError: The server would be open to everybody, the token file is not in order, the address cannot be had,
-            or the state folder cannot be used.
+            a module to import is not there, or the state folder cannot be used.
         UnknownIdError: An environment that is to be offered does not exist.
     """
     configure_logs(log_format)
     _check_reachable(settings)
     if settings.token_file is not None:
         TokenFile.load(settings.token_file)
+    _check_imports(settings.imports)
     max_connections = _raise_file_limit()
     with _listen(settings.host, settings.port) as listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as loop:
         return loop.run(_serve(settings, listener, max_connections, ready))
@@ -161,6 +165,17 @@ def _check_reachable(settings: ServerSettings) -> None:
             f"without --token-file a server listens to this machine alone (127.0.0.1), not to {settings.host!r}; "
             "make a token with: arena token FILE NAME"
         )
+
+
+def _check_imports(modules: tuple[str, ...]) -> None:
+    """Refuse modules that the workers, which start in this folder, would not find."""
+    for module in modules:
+        try:
+            found = PathFinder.find_spec(module.partition(".")[0], [os.getcwd(), *sys.path])
+        except (ImportError, ValueError):
+            found = None
+        if found is None:
+            raise ConfigError(f"--import {module}: there is no such module here, nor among what is installed")
 
 
 def _is_loopback(host: str) -> bool:

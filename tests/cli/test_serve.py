@@ -118,6 +118,7 @@ def test_a_wrong_token_command_says_what_is_allowed(tmp_path):
         (["--host", "arena.example.org"], "--token-file"),
         (["--token-file", "nowhere"], "no token file"),
         (["--token-file", "open"], "chmod 600"),
+        (["--import", "no_such_module.envs"], "no such module"),
         (["--env", "text/gues-v0"], "did you mean 'text/guess-v0'"),
         (["--state", "file"], "file"),
         (["--log-format", "xml"], "'text' or 'json'"),

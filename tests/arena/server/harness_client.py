@@ -167,19 +167,18 @@ class RawClient:
         shown = [{"type": "attach", "id": f"again-{n}", "capability": c} for n, c in enumerate(self.capabilities)]
         for request in shown:
             await self._send(request)
-        for _ in shown:
-            await self._await_shown()
+        await self._await_shown({request["id"] for request in shown})
         self._up.set()
         for request, _ in list(self._unanswered.values()):
             await self._send(request)
         async for frame in self._socket:
             self._receive(self._decode(frame))
 
-    async def _await_shown(self):
-        while True:
+    async def _await_shown(self, ids):
+        """Receive until every capability has been answered: what came before its own would be refused."""
+        while ids:
             reply = self._decode(await self._socket.recv())
-            if str(reply.get("id")).startswith("again-"):
-                return
+            ids.discard(reply.get("id"))
             self._receive(reply)
 
     async def _send(self, request):
@@ -196,9 +195,9 @@ class RawClient:
                 self.mispaired.append((request, reply))
             if not answer.done():
                 answer.set_result(reply)
-        elif reply.get("id") in self._answered or str(reply.get("id")).startswith("again-"):
+        elif reply.get("id") in self._answered:
             self.repeated += 1
-        else:
+        elif not str(reply.get("id")).startswith("again-"):
             self.mispaired.append((None, reply))
 
     def _fail(self):
