@@ -256,7 +256,8 @@ class Core:
 
     def _answer_own(self, request: Attach | Environments, reply: Reply) -> None:
         refused = isinstance(reply, ErrorReply) and not reply.error.retryable
-        if isinstance(request, Attach) and (refused or (isinstance(reply, Attached) and reply.status == "closed")):
+        closed = isinstance(reply, Attached) and reply.status == "closed" and not self._is_asked_of(reply.session)
+        if isinstance(request, Attach) and (refused or closed):
             self._capabilities.pop(request.capability, None)
         self._resume()
 
@@ -281,6 +282,10 @@ class Core:
             case Closed():
                 self._let_go(reply.session)
         return reply
+
+    def _is_asked_of(self, session: str) -> bool:
+        """Return whether something of a session is unanswered: it needs the capability on the next connection too."""
+        return any(getattr(exchange.request, "session", None) == session for exchange in self._exchanges.values())
 
     def _let_go(self, session: str) -> None:
         self._capabilities = {text: owner for text, owner in self._capabilities.items() if owner != session}

@@ -21,6 +21,7 @@ from arena.protocol import (
     Describe,
     Environments,
     ErrorReply,
+    Reply,
     Request,
     Step,
     Stepped,
@@ -219,6 +220,20 @@ def test_a_closed_session_is_not_attached_again():
     core.receive(encode_msgpack(Closed(id=number, session=session, end=end)), 1.0)
     assert core.capabilities == {}
     assert not core.busy
+
+
+def test_a_session_of_which_something_is_unanswered_is_attached_again_though_it_is_closed():
+    core, toy = connected(), Toy()
+    session = opened(core, toy)
+    core.submit(Close(id=0, session=session), 1.0)
+    (close,) = core.outgoing(1.0)
+    for now in (2.0, 3.0, 4.0):  # the server has closed the session, but its answer is lost again and again
+        core.lost(now)
+        core.connected(now)
+        (attach,) = core.outgoing(now)
+        attached = msgspec.msgpack.decode(toy.answer(attach, set()), type=Reply)
+        core.receive(encode_msgpack(msgspec.structs.replace(attached, status="closed")), now)
+        assert core.outgoing(now) == [close]
 
 
 def test_a_close_whose_answer_nobody_waits_for_lets_go_of_the_session():
