@@ -48,6 +48,7 @@ from arena.server.ending import Closer
 from arena.server.frames import JSON, MSGPACK, Answer, Ask, Call, Format
 from arena.server.hosting import Host, Hosted, answer_error
 from arena.server.ledger import DurableLedger, Ledger
+from arena.server.logs import log_context
 from arena.server.matches import Matches
 from arena.server.metrics import Metrics
 from arena.server.overview import SessionRow, SessionView
@@ -368,6 +369,11 @@ class Hub:
         return spec
 
     async def _ask_and_deliver(self, request: Request, caller: Caller, format: Format, deliver: Deliver) -> None:
+        principal = None if caller.principal is None else caller.principal.name
+        with log_context(principal=principal, session=getattr(request, "session", None), request=request.id):
+            await self._deliver_answer(request, caller, format, deliver)
+
+    async def _deliver_answer(self, request: Request, caller: Caller, format: Format, deliver: Deliver) -> None:
         try:
             if type(request) is StepMany:
                 reply = await self._many(request, caller, format)

@@ -11,10 +11,8 @@ import ctypes
 import gc
 import importlib
 import logging
-import math
 import os
 import queue
-import re
 import signal
 import socket
 import sys
@@ -26,7 +24,6 @@ from typing import Any
 
 import msgspec
 
-from arena.env import Environment
 from arena.errors import (
     AgentError,
     ArenaError,
@@ -36,12 +33,10 @@ from arena.errors import (
     InvalidActionError,
     OutOfOrderError,
     UnsupportedError,
-    UsageError,
 )
 from arena.extras import versions
 from arena.protocol import (
     Describe,
-    EnvironmentInfo,
     EnvironmentList,
     Environments,
     Expert,
@@ -51,19 +46,17 @@ from arena.protocol import (
     Records,
     Reply,
     Request,
-    SeatInfo,
     Step,
     Stepped,
-    TaskPage,
-    TaskRef,
     Tasks,
     TraceText,
     Truncate,
 )
-from arena.recovery import Entry, Opening, check_usage, entry_of, rebuild
-from arena.registry import environments, make
+from arena.recovery import Entry, Opening, entry_of, rebuild
+from arena.registry import environments
 from arena.sampling import ActionSampler
 from arena.seeding import stream
+from arena.server.catalog import describe_env, find_opening, list_tasks, make_env, seat_info
 from arena.server.frames import (
     JSON,
     Answer,
@@ -85,21 +78,18 @@ from arena.server.frames import (
     Survey,
     pack,
 )
+from arena.server.keepable import check_keepable
 from arena.session import Counts, Session
-from arena.spaces import describe
 from arena.trace import AgentRef, EndRecord, Episode, EpisodeRecord, StepRecord
-from arena.types import AgentID, Limits, decode_msgpack, encode_json, encode_msgpack
+from arena.types import AgentID, decode_msgpack, encode_json, encode_msgpack
 
 __all__ = ["main"]
 
 _log = logging.getLogger(__name__)
 _MOST_RECORDS = 256
 """Steps in one answer to `Read`."""
-_MOST_TASKS = 1000
 _MOST_REFUSALS = 8
 """Refusals of one step whose repeats are known."""
-_LONG_NUMBER = re.compile(rb"[0-9]{19}")
-"""What may be an integer beyond 64 bits, which JSON holds and MessagePack does not."""
 _FLUSH_AFTER_S = 0.001
 _COLLECT_AT = 5_000, 10, 10
 """Objects, and collections of the younger generations, after which a generation is searched for garbage."""
@@ -207,7 +197,7 @@ class Worker:
         while True:
             frame = self._to_prepare.get()
             try:
-                answer = Answer(frame.req, encode_msgpack(_opening(frame)))
+                answer = Answer(frame.req, encode_msgpack(find_opening(frame)))
             except ArenaError as error:
                 answer = _failure(frame.req, error)
             except Exception as error:  # the boundary: the task cannot be prepared
@@ -219,9 +209,9 @@ class Worker:
             case Environments():
                 reply: Reply = EnvironmentList(environments=[cls.spec for cls in environments])
             case Describe(env=env, options=options):
-                reply = _describe(_make(env, options))
+                reply = describe_env(make_env(env, options))
             case Tasks() as request:
-                reply = _tasks(request)
+                reply = list_tasks(request)
         return Answer(frame.req, encode_msgpack(reply))
 
     # -- sessions ---------------------------------------------------------------------------------------------------
@@ -230,7 +220,7 @@ class Worker:
         opening = frame.opening
         entries = [_decode_entry(entry) for entry in frame.entries]
         counts = Counts(elapsed_s=0.0) if frame.fresh_counts else frame.counts
-        session = rebuild(_make(opening.env, opening.options), opening, entries, counts)
+        session = rebuild(make_env(opening.env, opening.options), opening, entries, counts)
         if frame.fresh_counts:
             session.restore_counts(Counts())
         known = len(entries)
@@ -244,7 +234,7 @@ class Worker:
 
     def _branch(self, frame: Branch) -> Answer:
         parent = self._get(frame.session)
-        twin = parent.session.fork(_make(parent.opening.env, parent.opening.options))
+        twin = parent.session.fork(make_env(parent.opening.env, parent.opening.options))
         return self._host(frame.req, frame.new, twin, parent.opening, [], len(twin.journal))
 
     def _host(
@@ -257,7 +247,7 @@ class Worker:
             hosted.end = session.end()
         opened = Opened(
             record=session.journal[-1],
-            seats={agent: _seat_info(session.env, agent) for agent in session.env.possible_agents},
+            seats={agent: seat_info(session.env, agent) for agent in session.env.possible_agents},
             options=session.env.options.model_dump(mode="json"),
             limits=session.limits,
             entries=[_entry(session, record) for record in session.journal[known:]],
@@ -278,7 +268,7 @@ class Worker:
         session = hosted.session
         known = len(session.journal)
         if isinstance(request, Step | Truncate):
-            _check_keepable(request, call.body if call.body_format == JSON else b"")
+            check_keepable(request, call.body if call.body_format == JSON else b"")
             return self._advance(call, hosted, request, known)
         reply: Reply
         match request:
@@ -380,78 +370,6 @@ def _failure_of(error: ErrorRecord | None) -> BoundaryError:
     return failure if isinstance(failure, BoundaryError) else AgentError(failure.message, **failure.details)
 
 
-def _make(env: str, options: dict[str, Any]) -> Environment:
-    try:
-        return make(env, options)
-    except ArenaError:
-        raise
-    except Exception as error:  # the boundary to the environment's constructor
-        raise EnvError(f"{env}: {type(error).__name__}: {error}") from error
-
-
-def _opening(frame: Prepare) -> Opening:
-    """Find a task and prepare it."""
-    env = _make(frame.env, frame.options)
-    try:
-        taskset = env.taskset(_split(env, frame.split))
-        task = taskset.sample(1, frame.seed)[0] if frame.task is None else taskset.get(frame.task)
-        env.prepare(task)
-        steps = frame.limits.steps or env.spec.max_steps
-        limits: Limits = msgspec.structs.replace(frame.limits, steps=steps)
-        return Opening(frame.env, env.options.model_dump(mode="json"), task, frame.seed, limits)
-    finally:
-        env.close()
-
-
-def _split(env: Environment, split: str | None) -> str:
-    """Return the split, or the environment's first one.
-
-    Raises:
-        UnsupportedError: The environment has no such split.
-    """
-    splits = env.spec.splits
-    if split is None:
-        return splits[0]
-    if split not in splits:
-        raise UnsupportedError(f"{env.spec.id} has no split {split[:80]!r} (known: {', '.join(splits)})")
-    return split
-
-
-def _describe(env: Environment) -> EnvironmentInfo:
-    try:
-        return EnvironmentInfo(
-            spec=env.spec,
-            options=env.options.model_dump(mode="json"),
-            options_schema=env.Options.model_json_schema(),
-            seats={agent: _seat_info(env, agent) for agent in env.possible_agents},
-            tasks={split: len(env.taskset(split)) for split in env.spec.splits},
-        )
-    finally:
-        env.close()
-
-
-def _tasks(request: Tasks) -> TaskPage:
-    env = _make(request.env, request.options)
-    try:
-        taskset = env.taskset(_split(env, request.split))
-        total, start = len(taskset), max(0, request.start)
-        stop = min(request.stop, total, start + _MOST_TASKS)
-        found = [taskset.task(index) for index in range(start, stop)]
-        return TaskPage(tasks=[TaskRef(id=task.id, split=task.split) for task in found], total=total, start=start)
-    finally:
-        env.close()
-
-
-def _seat_info(env: Environment, agent: AgentID) -> SeatInfo:
-    seat = env.seat(agent)
-    return SeatInfo(
-        observation_space=describe(seat.observation_space),
-        action_space=None if seat.action_space is None else describe(seat.action_space),
-        tools=seat.tools,
-        instructions=seat.instructions,
-    )
-
-
 def _repeated(request: Step, refusals: list[Refusal]) -> Refusal | None:
     """Return the refusal of the very same request, if there was one."""
     asked = (request.id, request.index, request.actions)
@@ -463,34 +381,6 @@ def _remember(refusals: list[Refusal], request: Step, error: InvalidActionError)
     refusals[:] = [refusal for refusal in refusals if refusal.index == request.index][1 - _MOST_REFUSALS :]
     if request.id != "":
         refusals.append(Refusal(request.id, request.index, request.actions, encode_msgpack(error.record())))
-
-
-def _check_keepable(request: Step | Truncate, json: bytes) -> None:
-    """Refuse what a journal or a trace could not hold, before anything is done with it.
-
-    Raises:
-        UsageError: A number is too large or is none, or a decision is no plain value.
-    """
-    if _LONG_NUMBER.search(json) is not None:
-        _check_encodable(request)
-    if request.usage is not None:
-        check_usage(request.usage)
-    if isinstance(request, Truncate):
-        if not (math.isfinite(request.limit.value) and math.isfinite(request.limit.limit)):
-            raise UsageError(f"a limit is {request.limit.value} of {request.limit.limit}; both must be numbers")
-        return
-    if request.agent_s and not all(0 <= seconds < math.inf for seconds in request.agent_s.values()):
-        raise UsageError("agent_s must be seconds, 0 or more")
-    if request.decisions:
-        _check_encodable(request.decisions)
-
-
-def _check_encodable(value: Any) -> None:
-    try:
-        encode_msgpack(value)
-        encode_json(value)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise UsageError(f"this cannot be sent or kept: {error}") from error
 
 
 def _step(session: Session, request: Step) -> StepRecord:

@@ -81,7 +81,8 @@ class ServerProcess:
         self._seen.update(self.workers())
 
     def kill_worker(self, number=0):
-        """Kill a worker as the kernel would when memory runs out."""
+        """Kill a worker as the kernel would when memory runs out; one that is being replaced is waited for."""
+        wait_until(lambda: len(self.workers()) > number)
         self.remember()
         victim = sorted(self.workers(), key=lambda process: process.create_time())[number]
         os.kill(victim.pid, signal.SIGKILL)

@@ -69,6 +69,22 @@ async def test_steps_that_a_dead_worker_had_not_answered_are_taken_once(serve):
         assert client.mispaired == []
 
 
+async def test_a_batch_is_answered_whole_though_workers_die_under_it(serve):
+    server = serve(workers=2)
+    async with RawClient(server.url) as client:
+        sessions = [(await client.create("test/echo-v0"))["session"] for _ in range(60)]
+        for index in range(1, 6):
+            steps = [{"session": one, "index": index, "actions": odd(f"{one} {index}")} for one in sessions]
+            asked = asyncio.create_task(client.ask("step_many", steps=steps))
+            await asyncio.sleep(0)
+            await asyncio.to_thread(server.kill_worker, index % 2)
+            for item, result in zip(steps, (await asked)["results"], strict=True):
+                assert (result["session"], result["record"]["index"]) == (item["session"], index)
+                assert result["record"]["actions"] == item["actions"]
+        for one in sessions:
+            assert (await client.ask("read", session=one))["next"] == 6
+
+
 async def test_refusals_and_usage_survive_a_worker(serve):
     server = serve(workers=1)
     async with RawClient(server.url) as client:
