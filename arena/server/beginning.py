@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import Coroutine, Mapping
@@ -28,7 +27,6 @@ from arena.types import AgentID
 
 __all__ = ["Beginner"]
 
-_log = logging.getLogger(__name__)
 _decode_opening = msgspec.msgpack.Decoder(Opening).decode
 
 

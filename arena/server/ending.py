@@ -18,7 +18,6 @@ from arena.server.hosting import Host, Hosted
 from arena.server.ledger import Finished, Ledger, Stored
 from arena.server.matches import Matches
 from arena.server.metrics import Metrics, SessionOutcome
-from arena.server.reading import call
 from arena.server.sessions import Sessions
 from arena.server.settings import ServerSettings
 from arena.trace import EndRecord, EpisodeRecord
@@ -114,7 +113,7 @@ class Closer:
         limit = Limit("wall_time", allowed_s, allowed_s)
         request = Truncate(id=0, session=hosted.id, index=len(hosted.entries), limit=limit)
         with suppress(ArenaError):
-            await self._host.request(hosted, call(hosted.id, request))
+            await self._host.ask(hosted, request)
 
     def _end(self, hosted: Hosted, why: ErrorRecord | None, usage: Usage | None = None) -> asyncio.Task[EndRecord]:
         """Begin to end a session, once."""

@@ -19,17 +19,22 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from arena.errors import ArenaError, BoundaryError, EnvError, ErrorRecord
-from arena.server.frames import Answer, Branch, Frame, Opened, Rebuild
+from arena.protocol import Reply, Request
+from arena.server.frames import MSGPACK, Answer, Branch, Call, Frame, Opened, Rebuild
 from arena.server.ledger import Ledger, Standing, Stored
 from arena.server.pool import Job, Pool, WorkerProcess
+from arena.types import encode_msgpack
 
-__all__ = ["Host", "Hosted", "answer_error"]
+__all__ = ["Host", "Hosted", "answer_error", "decode_reply", "settle"]
 
 _log = logging.getLogger(__name__)
 _MOST_DEATHS = 4
 """A session at whose work this many workers died in a row is given up; one death says little, when all were killed."""
 _decode_opened = msgspec.msgpack.Decoder(Opened).decode
 _decode_error = msgspec.msgpack.Decoder(ErrorRecord).decode
+
+decode_reply: Callable[[bytes], Reply] = msgspec.msgpack.Decoder(Reply).decode
+"""Decode a worker's MessagePack reply."""
 
 Done: TypeAlias = Callable[[Answer], None]
 
@@ -114,8 +119,17 @@ class Host:
             ArenaError: What the answer says.
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self.submit(hosted, frame, partial(_settle, future))
+        self.submit(hosted, frame, partial(settle, future))
         return _checked(await future)
+
+    async def ask(self, hosted: Hosted, request: Request) -> Reply:
+        """Have a session's worker answer what a client asks, and return the reply.
+
+        Raises:
+            ArenaError: It was refused or failed.
+        """
+        body = encode_msgpack(request)
+        return decode_reply((await self.request(hosted, lambda req: Call(req, hosted.id, MSGPACK, MSGPACK, body))).body)
 
     async def anywhere(self, frame: Callable[[int], Frame]) -> Answer:
         """Send work that needs no session to any worker and return the answer; repeated when a worker dies at it.
@@ -128,11 +142,11 @@ class Host:
         def lost(job: Job, at_work: bool) -> None:
             job.deaths += at_work
             if job.deaths >= _MOST_DEATHS:
-                _settle(future, _failed(EnvError(f"{job.deaths} workers died at this")))
+                settle(future, _failed(EnvError(f"{job.deaths} workers died at this")))
             else:
                 self._pool.pick().send(job)
 
-        self._pool.pick().send(Job(frame, partial(_settle, future), lost))
+        self._pool.pick().send(Job(frame, partial(settle, future), lost))
         return _checked(await future)
 
     async def begin(self, hosted: Hosted, *, fresh_counts: bool = False) -> Opened:
@@ -170,7 +184,7 @@ class Host:
 
     async def _settled(self, hosted: Hosted, fresh_counts: bool) -> Answer:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._send_rebuild(hosted, partial(_settle, future), fresh_counts)
+        self._send_rebuild(hosted, partial(settle, future), fresh_counts)
         return _checked(await future)
 
     def _noted(self, hosted: Hosted) -> Opened:
@@ -309,6 +323,7 @@ def _checked(answer: Answer) -> Answer:
     return answer
 
 
-def _settle(future: asyncio.Future[Answer], answer: Answer) -> None:
+def settle(future: asyncio.Future[Answer], answer: Answer) -> None:
+    """Give a future its answer, unless whoever waited has gone."""
     if not future.done():
         future.set_result(answer)

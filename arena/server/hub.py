@@ -46,14 +46,14 @@ from arena.server.access import Caller, Capabilities
 from arena.server.beginning import Beginner
 from arena.server.ending import Closer
 from arena.server.frames import JSON, MSGPACK, Answer, Ask, Call, Format
-from arena.server.hosting import Host, Hosted, answer_error
+from arena.server.hosting import Host, Hosted, answer_error, decode_reply
 from arena.server.ledger import DurableLedger, Ledger
 from arena.server.logs import log_context
 from arena.server.matches import Matches
 from arena.server.metrics import Metrics
 from arena.server.overview import SessionRow, SessionView
 from arena.server.pool import Pool
-from arena.server.reading import Reader, decode_reply
+from arena.server.reading import Reader
 from arena.server.sessions import Sessions
 from arena.server.settings import ServerSettings
 from arena.server.watching import Watcher
@@ -224,11 +224,11 @@ class Hub:
                 return await self._reader.trace(request)
             case Truncate():
                 caller.grant(request.session, "owner")
-                return await self._reader.ask(self._sessions.get(request.session), request)
+                return await self._host.ask(self._sessions.get(request.session), request)
             case Expert():
                 caller.require("expert")
                 caller.grant(request.session, "owner")
-                return await self._reader.ask(self._sessions.get(request.session), request)
+                return await self._host.ask(self._sessions.get(request.session), request)
             case Environments():
                 caller.require("play")
                 return EnvironmentList(id=request.id, environments=list(self._specs.values()))
@@ -308,19 +308,10 @@ class Hub:
 
     async def _ask_step(self, request: Step, caller: Caller) -> Reply:
         hosted = self._to_step(request.session, caller)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        body = encode_msgpack(request)
         began = time.perf_counter()
-        self._host.submit(
-            hosted,
-            lambda req: Call(req, hosted.id, MSGPACK, MSGPACK, body),
-            lambda answer: None if future.done() else future.set_result(answer),
-        )
-        answer = await future
-        if answer.code is not None:
-            raise answer_error(answer)
+        reply = await self._host.ask(hosted, request)
         self.metrics.env(hosted.stored.opening.env).step(time.perf_counter() - began)
-        return decode_reply(answer.body)
+        return reply
 
     async def _many(self, request: StepMany, caller: Caller, format: Format) -> bytes:
         """Return the encoded answers to a batch, as a `SteppedMany`."""

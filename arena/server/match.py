@@ -16,16 +16,14 @@ import msgspec
 
 from arena.errors import ArenaError, InvalidActionError, OutOfOrderError, ResetNeededError
 from arena.protocol import Read, Records, SeatRecord, SeatTerms, Step, Stepped
-from arena.server.frames import MSGPACK, Call, Check, Default
+from arena.server.frames import Check, Default
 from arena.server.hosting import Host, Hosted
 from arena.trace import StepRecord
-from arena.types import Action, AgentID, encode_msgpack
+from arena.types import Action, AgentID
 
 __all__ = ["Match", "seat_view"]
 
 _log = logging.getLogger(__name__)
-_decode_stepped = msgspec.msgpack.Decoder(Stepped).decode
-_decode_records = msgspec.msgpack.Decoder(Records).decode
 _decode_action = msgspec.msgpack.Decoder(Action).decode
 _DEFAULTED = {"default": True}
 
@@ -127,9 +125,8 @@ class Match:
     async def _read(self, index: int) -> StepRecord:
         if index == self._latest.index:
             return self._latest
-        body = encode_msgpack(Read(id=0, session=self._hosted.id, after=index - 1))
-        answer = await self._host.request(self._hosted, lambda req: Call(req, self._hosted.id, MSGPACK, MSGPACK, body))
-        records = _decode_records(answer.body).records
+        reply = await self._host.ask(self._hosted, Read(id=0, session=self._hosted.id, after=index - 1))
+        records = reply.records if isinstance(reply, Records) else []
         if not records:
             raise OutOfOrderError(f"there is no step {index}")
         return records[0]
@@ -153,11 +150,8 @@ class Match:
             agent_s=self._agent_s,
             decisions={seat: _DEFAULTED for seat in self._defaulted},
         )
-        body = encode_msgpack(step)
         try:
-            answer = await self._host.request(
-                self._hosted, lambda req: Call(req, self._hosted.id, MSGPACK, MSGPACK, body)
-            )
+            reply = await self._host.ask(self._hosted, step)
         except InvalidActionError as error:  # legal one by one, but not together
             self._stepping = False
             self._refused(error)
@@ -166,7 +160,8 @@ class Match:
             self._fail(error)
         else:
             self._stepping = False
-            self._took(_decode_stepped(answer.body).record)
+            assert isinstance(reply, Stepped)
+            self._took(reply.record)
 
     def _refused(self, error: InvalidActionError) -> None:
         culprit = error.details.get("agent")

@@ -11,30 +11,19 @@ from typing import Any
 import msgspec
 
 from arena.env import EnvSpec
-from arena.protocol import Attach, Attached, GetTrace, Read, Records, Reply, Request, TaskRef, TraceText
+from arena.protocol import Attach, Attached, GetTrace, Read, Records, Reply, TaskRef, TraceText
 from arena.server.access import Caller, Grant
-from arena.server.frames import MSGPACK, Call, Frame
 from arena.server.hosting import Host, Hosted
 from arena.server.ledger import Finished, Stored
 from arena.server.match import seat_view
 from arena.server.sessions import Sessions
 from arena.trace import EndRecord, read_lines
-from arena.types import encode_msgpack
 
-__all__ = ["Reader", "call", "decode_reply"]
+__all__ = ["Reader"]
 
 _LONGEST_WAIT_S = 60.0
 _MOST_RECORDS = 256
 _decode_end = msgspec.msgpack.Decoder(EndRecord).decode
-
-decode_reply: Callable[[bytes], Reply] = msgspec.msgpack.Decoder(Reply).decode
-"""Decode a worker's MessagePack reply."""
-
-
-def call(id: str, request: Request) -> Callable[[int], Frame]:
-    """Return the frame that asks a session's worker for what a client asks."""
-    body = encode_msgpack(request)
-    return lambda req: Call(req, id, MSGPACK, MSGPACK, body)
 
 
 class Reader:
@@ -48,13 +37,9 @@ class Reader:
     def __init__(self, sessions: Sessions, host: Host) -> None:
         self._sessions, self._host = sessions, host
 
-    async def ask(self, hosted: Hosted, request: Request) -> Reply:
-        """Return the answer of a session's worker."""
-        return decode_reply((await self._host.request(hosted, call(hosted.id, request))).body)
-
     async def records(self, hosted: Hosted, after: int) -> Records:
         """Return an open session's steps after step `after`, at most some hundreds of them."""
-        reply = await self.ask(hosted, Read(id=0, session=hosted.id, after=after))
+        reply = await self._host.ask(hosted, Read(id=0, session=hosted.id, after=after))
         assert isinstance(reply, Records)
         return reply
 
@@ -81,7 +66,7 @@ class Reader:
         """
         hosted = self._sessions.find(request.session)
         if hosted is not None:
-            return await self.ask(hosted, request)
+            return await self._host.ask(hosted, request)
         kept = self._sessions.closed(request.session)
         return TraceText(id=request.id, session=request.session, lines=kept.trace().decode())
 

@@ -13,7 +13,7 @@ from arena.errors import ArenaError, UnknownIdError
 from arena.protocol import Status
 from arena.server.ending import episode_record
 from arena.server.frames import Answer, Survey
-from arena.server.hosting import Hosted
+from arena.server.hosting import Hosted, settle
 from arena.server.ledger import Finished, Ledger
 from arena.server.overview import SessionRow, SessionView
 from arena.server.pool import Job, Pool
@@ -80,7 +80,7 @@ class Watcher:
             return
         for worker in list(self._pool.workers):
             future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-            worker.send(Job(Survey, partial(_settle, future), partial(_lost, future)))
+            worker.send(Job(Survey, partial(settle, future), partial(_lost, future)))
             answer = await future
             for id, returns in ({} if answer.code else msgspec.msgpack.decode(answer.body)).items():
                 if (hosted := self._sessions.find(id)) is not None:
@@ -110,13 +110,8 @@ class Watcher:
 _LOST = Answer(0, code="LOST")
 
 
-def _settle(future: asyncio.Future[Answer], answer: Answer) -> None:
-    if not future.done():
-        future.set_result(answer)
-
-
 def _lost(future: asyncio.Future[Answer], job: Job, at_work: bool) -> None:
-    _settle(future, _LOST)
+    settle(future, _LOST)
 
 
 def _row(hosted: Hosted) -> SessionRow:
