@@ -20,6 +20,7 @@ from arena.trace import StepRecord
 from arena.types import Action, AgentID, Limits, Usage
 
 __all__ = [
+    "AT_WORK",
     "Answer",
     "Ask",
     "Branch",
@@ -207,6 +208,8 @@ class Dropped(msgspec.Struct, frozen=True, array_like=True):
 
 
 _LENGTH = struct.Struct("<I")
+AT_WORK = struct.Struct("<Q")
+"""What a worker and the server share: the number of the frame that is being worked on."""
 _encode = msgspec.msgpack.Encoder().encode
 
 

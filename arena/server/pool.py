@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import mmap
 import os
 import socket
 import subprocess
@@ -21,7 +22,7 @@ from typing import Any
 import msgspec
 
 from arena.errors import UsageError
-from arena.server.frames import Answer, Frame, FrameReader, Hello, Prepare, pack
+from arena.server.frames import AT_WORK, Answer, Frame, FrameReader, Hello, Prepare, pack
 
 __all__ = ["Job", "Pool", "WorkerProcess"]
 
@@ -80,21 +81,26 @@ class WorkerProcess(asyncio.Protocol):
     _next: int = 0
     _up: bool = False
     _loop: Any = None
+    _at_work: mmap.mmap | None = None
 
     async def start(self) -> None:
         """Spawn the process."""
         self._loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
+        shared = os.memfd_create("arena-worker")
+        os.ftruncate(shared, AT_WORK.size)
+        self._at_work = mmap.mmap(shared, AT_WORK.size)
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", _WORKER, str(os.getpid()), str(theirs.fileno()), *self.imports],
+                [sys.executable, "-m", _WORKER, str(os.getpid()), str(theirs.fileno()), str(shared), *self.imports],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), shared],
                 start_new_session=True,
                 env={name: value for name, value in os.environ.items() if name != "ARENA_TOKEN"},
             )
         finally:
             theirs.close()
+            os.close(shared)
         ours.setblocking(False)
         await self._loop.create_connection(lambda: self, sock=ours)
 
@@ -132,9 +138,11 @@ class WorkerProcess(asyncio.Protocol):
             return now - max(job.sent_at, self.last_answer_at)
         return 0.0
 
-    def take_jobs(self) -> tuple[list[Job], list[Job]]:
-        """Return, and forget, what has not been answered: in the order of sending, and what was being prepared."""
-        jobs, preparing = list(self._jobs.values()), list(self._preparing.values())
+    def take_jobs(self) -> tuple[list[tuple[Job, bool]], list[Job]]:
+        """Return, and forget, what has not been answered: whether each was at work, and what was being prepared."""
+        current = 0 if self._at_work is None else AT_WORK.unpack_from(self._at_work)[0]
+        jobs = [(job, req == current) for req, job in self._jobs.items()]
+        preparing = list(self._preparing.values())
         self._jobs.clear()
         self._preparing.clear()
         return jobs, preparing
@@ -275,10 +283,10 @@ def _packed(frame: Frame) -> bytes:
 
 
 def _hand_back(dead: WorkerProcess) -> None:
-    """Tell whoever was waiting for a dead worker; the first in its queue was the one at work."""
+    """Tell whoever was waiting for a dead worker, and what it died at."""
     jobs, preparing = dead.take_jobs()
-    for position, job in enumerate(jobs):
-        job.lost(job, position == 0)
+    for job, at_work in jobs:
+        job.lost(job, at_work)
     for job in preparing:
         job.lost(job, True)
 

@@ -2,7 +2,7 @@
 
 Environments are called on the main thread alone, one after the other; only `Environment.prepare`, which is slow and
 safe to call twice at once, runs in threads of its own. The command line is the parent's process id, the socket's file
-descriptor, and modules to import.
+descriptor, that of the memory both share, and modules to import.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ctypes
 import gc
 import importlib
 import logging
+import mmap
 import os
 import queue
 import signal
@@ -58,6 +59,7 @@ from arena.sampling import ActionSampler
 from arena.seeding import stream
 from arena.server.catalog import describe_env, find_opening, list_tasks, make_env, seat_info
 from arena.server.frames import (
+    AT_WORK,
     JSON,
     Answer,
     Ask,
@@ -120,10 +122,12 @@ class Worker:
 
     Args:
         link: The socket to the server process; the worker ends when it is closed.
+        at_work: Shared with the server process: the number of the frame that is being worked on, 0 for none. Answers
+            leave in groups, so what has not been answered does not say at what a worker died.
     """
 
-    def __init__(self, link: socket.socket) -> None:
-        self._link = link
+    def __init__(self, link: socket.socket, at_work: mmap.mmap) -> None:
+        self._link, self._at_work = link, at_work
         self._sending = threading.Lock()
         self._hosted: dict[str, _Hosted] = {}
         self._out: list[bytes] = []
@@ -152,10 +156,12 @@ class Worker:
                 if isinstance(frame, Prepare):
                     self._to_prepare.put(frame)
                     continue
+                AT_WORK.pack_into(self._at_work, 0, frame.req)
                 self._out.append(self._packed(frame))
                 if time.monotonic() - flushed > _FLUSH_AFTER_S:
                     self._flush()
                     flushed = time.monotonic()
+            AT_WORK.pack_into(self._at_work, 0, 0)
             self._flush()
 
     def close(self) -> None:
@@ -457,14 +463,14 @@ def _die_with_parent(parent: int) -> None:
 
 def main() -> None:
     """Work for the server process whose id and socket the command line names."""
-    parent, fd, *imports = sys.argv[1:]
+    parent, fd, shared, *imports = sys.argv[1:]
     _die_with_parent(int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     for module in imports:  # the operator's own, never a client's
         importlib.import_module(module)
     environments.ids()  # found here, before several threads look for them
-    worker = Worker(socket.socket(fileno=int(fd)))
+    worker = Worker(socket.socket(fileno=int(fd)), mmap.mmap(int(shared), AT_WORK.size))
     gc.freeze()  # what has been imported stays: collecting need not look at it
     gc.set_threshold(*_COLLECT_AT)
     try:
