@@ -1,0 +1,602 @@
+"""Games of the ALFRED household, read from ``game.tw-pddl`` files and played at once.
+
+`load_game` reads a file once; `Play` is an episode of it. Nothing is grounded and nothing planned: what is possible now
+is looked up in the state, and only for actions whose facts have changed. Transcripts are those of TextWorld's own
+engine on the same file.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from arena import ConfigError
+
+from .facts import ROOT_TYPE, Row, Schema, Slots, Solver, State, Test, compile_condition, predicates
+from .grammar import Grammar, GrammarError, RuleRef, Teller, Writer, read_grammar
+from .pddl import (
+    Action,
+    And,
+    Atom,
+    Domain,
+    Effect,
+    Equal,
+    Exists,
+    ForAll,
+    Formula,
+    Is,
+    Not,
+    Or,
+    PddlError,
+    Typed,
+    read_domain,
+    read_problem,
+)
+
+__all__ = ["AGENT", "Game", "Play", "load_game"]
+
+AGENT = "agent"
+"""The type of those who act."""
+_KEYS = ("pddl_domain", "grammar", "pddl_problem")
+_MAX_BYTES = 20_000_000
+_KEPT_GAMES, _KEPT_TABLES = 128, 4096
+_SMALL = 8
+"""Up to how many rows the facts that an action reads may have for its commands to be remembered by them."""
+_NOTHING_HAPPENS = "Nothing happens."
+_ASSIGNMENT = re.compile(r"\(\s*=\s*\([^()]*\)\s*[\d.]+\s*\)")
+_DENIED = "not_"
+_FOUND = "!found"
+
+Table: TypeAlias = Mapping[str, Row]
+"""The parameters of an action by the command that gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """An effect: a row of a predicate appears or disappears."""
+
+    predicate: str
+    terms: tuple[int, ...]
+    appears: bool
+    test: Test | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """An action, compiled.
+
+    Attributes:
+        name: The action's name.
+        initial: Values of the slots before anything is looked up.
+        agent: Slots that hold who acts.
+        parameters: Slots of the parameters.
+        out: Slot of the list that gets the parameters of each way to do it.
+        reads: The predicates on whose facts the possible commands depend.
+        find: Finds every way to do it.
+        command: Makes the command's text.
+        feedback: Makes the feedback's text, after the changes.
+        changes: What it does.
+    """
+
+    name: str
+    initial: list[str]
+    agent: tuple[int, ...]
+    parameters: tuple[int, ...]
+    out: int
+    reads: frozenset[str]
+    find: Solver
+    command: Teller
+    feedback: Teller
+    changes: tuple[_Change, ...]
+
+
+class _Program:
+    """A domain and a grammar, compiled: the same one serves all games that differ in their houses and goals only."""
+
+    def __init__(self, domain: Domain, grammar: Grammar) -> None:
+        self.domain = domain
+        self.schema = Schema()
+        self._goals: dict[Formula, tuple[Slots, Test]] = {}
+        self._text_slot = self.schema.texts()
+        writer = Writer(grammar.rules, frozenset(grammar.texts), self.schema, self._text_slot)
+        self.intro_slots = Slots()
+        self.intro = writer.template((RuleRef("intro"),), {"a": AGENT}, self.intro_slots)
+        self.fluents = frozenset(effect.atom[0] for action in domain.actions.values() for effect in action.effects)
+        missing = domain.actions.keys() - grammar.commands.keys()
+        if missing:
+            raise GrammarError(f"the grammar has no action {min(missing)!r}, which the domain has")
+        self.rules = tuple(self._rule(action, grammar, writer) for _, action in sorted(domain.actions.items()))
+        for rule in self.rules:
+            for change in rule.changes:
+                if change.test is not None and change.predicate in writer.asked:
+                    raise GrammarError(f"the grammar asks for {change.predicate!r}, which changes under a condition")
+        self.denied = frozenset(
+            name.removeprefix(_DENIED)
+            for name in writer.asked
+            if name.startswith(_DENIED) and name not in domain.arities
+        )
+
+    def goal(self, formula: Formula) -> tuple[list[str], Test]:
+        """Return what tests a goal, and the values that it starts from; goals that differ in names only share it."""
+        general, names = _generalised(formula)
+        if general not in self._goals:
+            slots = Slots()
+            for number in range(len(names)):
+                slots[f"?{number}"]
+            bound = frozenset(slots.of)
+            test = compile_condition(
+                general, schema=self.schema, slots=slots, free=(), bound=bound, then=lambda state, values: True
+            )
+            self._goals[general] = slots, test
+        slots, test = self._goals[general]
+        return [*names, *slots.initial[len(names) :]], test
+
+    def _rule(self, action: Action, grammar: Grammar, writer: Writer) -> _Rule:
+        slots = Slots(name for name, _ in action.parameters)
+        parameters = tuple(slots[name] for name, _ in action.parameters)
+        agents = tuple(name for name, type in action.parameters if type == AGENT)
+        free: Typed = tuple((name, type) for name, type in action.parameters if type != AGENT)
+        scope = {name.removeprefix("?"): type for name, type in action.parameters}
+        out = slots[_FOUND]
+        is_idle = _idle_test(action, slots)
+
+        def found(state: State, values: list[Any]) -> bool:
+            if is_idle is None or not is_idle(values):
+                values[out].append(tuple([values[slot] for slot in parameters]))
+            return False
+
+        find = compile_condition(
+            action.precondition, schema=self.schema, slots=slots, free=free, bound=agents, then=found
+        )
+        changes = tuple(self._change(effect, slots, action) for effect in action.effects)
+        asked_before = set(writer.asked)
+        writer.asked.clear()
+        command = writer.template(grammar.commands[action.name], scope, slots)
+        if writer.asked & self.fluents:
+            raise GrammarError(f"the command of {action.name} depends on what changes")
+        writer.asked |= asked_before
+        feedback = writer.template(grammar.feedback[action.name], scope, slots)
+        return _Rule(
+            action.name,
+            slots.initial,
+            tuple(slots[name] for name in agents),
+            parameters,
+            out,
+            predicates(action.precondition) & self.fluents,
+            find,
+            command,
+            feedback,
+            changes,
+        )
+
+    def _change(self, effect: Effect, slots: Slots, action: Action) -> _Change:
+        test = None
+        if effect.condition is not None:
+            bound = frozenset(name for name, _ in action.parameters)
+            test = compile_condition(
+                effect.condition,
+                schema=self.schema,
+                slots=slots,
+                free=(),
+                bound=bound,
+                then=lambda state, values: True,
+            )
+        return _Change(effect.atom[0], tuple(slots[term] for term in effect.atom[1:]), effect.holds, test)
+
+
+def _idle_test(action: Action, slots: Slots) -> Callable[[list[str]], bool] | None:
+    """Return the test whether the conditions of an action say that it changes nothing; None where they cannot.
+
+    Fast Downward drops such actions: there is no way to go where one is.
+    """
+    literals = action.precondition.parts if isinstance(action.precondition, And) else (action.precondition,)
+    given = [one.atom for one in literals if isinstance(one, Is)]
+    denied = [one.part.atom for one in literals if isinstance(one, Not) and isinstance(one.part, Is)]
+    added = [effect.atom for effect in action.effects if effect.holds and effect.condition is None]
+
+    def matches(atom: Atom, others: Sequence[Atom]) -> list[list[tuple[int, int]]]:
+        return [
+            [(slots[one], slots[other]) for one, other in zip(atom[1:], known[1:], strict=True)]
+            for known in others
+            if known[0] == atom[0]
+        ]
+
+    tests = []
+    for effect in action.effects:
+        if effect.condition is not None:
+            return None
+        ways = matches(effect.atom, given) if effect.holds else matches(effect.atom, denied + added)
+        if not ways:
+            return None
+        tests.append(ways)
+
+    def is_idle(values: list[str]) -> bool:
+        return all(any(all(values[one] == values[other] for one, other in way) for way in ways) for ways in tests)
+
+    return is_idle
+
+
+def _generalised(formula: Formula) -> tuple[Formula, list[str]]:
+    """Return a formula with ``?0``, ``?1``... for its constants, and the constants."""
+    names: list[str] = []
+
+    def term(one: str) -> str:
+        if one.startswith("?"):
+            return one
+        if one not in names:
+            names.append(one)
+        return f"?{names.index(one)}"
+
+    def general(one: Formula) -> Formula:
+        match one:
+            case Is(atom):
+                return Is((atom[0], *map(term, atom[1:])))
+            case Equal(left, right):
+                return Equal(term(left), term(right))
+            case Not(part):
+                return Not(general(part))
+            case And(parts):
+                return And(tuple(map(general, parts)))
+            case Or(parts):
+                return Or(tuple(map(general, parts)))
+            case Exists(variables, part):
+                return Exists(variables, general(part))
+            case ForAll(variables, part):
+                return ForAll(variables, general(part))
+        raise AssertionError(one)
+
+    return general(formula), names
+
+
+class Game:
+    """A game file, read and compiled; immutable but for what it remembers, and shared by all episodes.
+
+    Attributes:
+        path: The file.
+        agents: Ids of those who can act in the file, sorted.
+        names: What each object is called, by its id; without the trailing blank that some have in the texts.
+        types: The type of each object.
+        goal: What is wanted.
+        walkthrough: Commands that win, as the file gives them; empty where it does not.
+    """
+
+    def __init__(self, path: Path, data: Mapping[str, Any]) -> None:
+        self.path = path
+        domain = _part("pddl_domain", read_domain, data["pddl_domain"])
+        grammar = _part("grammar", read_grammar, data["grammar"])
+        problem = _part(
+            "pddl_problem", lambda text: read_problem(text, domain), _ASSIGNMENT.sub("", data["pddl_problem"])
+        )
+        self.program = program = _part("grammar", lambda text: _program(domain, grammar), "")
+        self.types, self.goal = problem.objects, problem.goal
+        self.agents = tuple(sorted(id for id, type in problem.objects.items() if domain.is_a(type, AGENT)))
+        if not self.agents:
+            raise PddlError("pddl_problem: there is no object of type 'agent'")
+        self.walkthrough: tuple[str, ...] = tuple(data.get("walkthrough") or ())
+        self.labels = _labels({term for atom in problem.init for term in atom[1:]})
+        self.names = {id: label.rstrip() for id, label in self.labels.items()}
+        rows: dict[str, list[Row]] = {}
+        for predicate, *terms in problem.init:
+            rows.setdefault(predicate, []).append(tuple(terms))
+        self.goal_values, self.goal_test = program.goal(problem.goal)
+        self.goal_reads = predicates(problem.goal) & program.fluents
+        schema = program.schema
+        self.initial = schema.fill(rows, lambda type: self._members(type, domain), grammar.texts)
+        self.writers = {
+            name: schema.writer(name) for name in schema.looked_up if name.removeprefix(_DENIED) in program.fluents
+        }
+        self.readers = {name: schema.writer(name)[0] for name in sorted(schema.looked_up)}
+        self.tables: dict[Any, Table] = {}
+        self.commands: dict[tuple[int, Row], str] = {}
+
+    def _members(self, type: str, domain: Domain) -> frozenset[str]:
+        return frozenset(id for id, own in self.types.items() if type == ROOT_TYPE or domain.is_a(own, type))
+
+
+def _part(key: str, read: Callable[[str], Any], text: str) -> Any:
+    """Return what a reader makes of a part of the file, and name the part in its errors."""
+    try:
+        return read(text)
+    except (PddlError, GrammarError) as error:
+        raise PddlError(f"{key}: {error}") from error
+
+
+_programs: dict[tuple[str, str], _Program] = {}
+_lock = threading.RLock()
+_recent: OrderedDict[tuple[str, int, int], Game] = OrderedDict()
+_living: weakref.WeakValueDictionary[tuple[str, int, int], Game] = weakref.WeakValueDictionary()
+
+
+def _program(domain: Domain, grammar: Grammar) -> _Program:
+    key = (domain.text, grammar.text)
+    if key not in _programs:
+        _programs[key] = _Program(domain, grammar)
+    return _programs[key]
+
+
+def load_game(path: Path) -> Game:
+    """Return the game of a file; the same unchanged file again costs nothing.
+
+    Raises:
+        ConfigError: There is no such file, or it is none of ALFWorld's games; the message names it and what is wrong.
+    """
+    try:
+        status = path.stat()
+        key = (str(path), status.st_mtime_ns, status.st_size)
+        with _lock:
+            game = _living.get(key)
+            if game is None:
+                game = Game(path, _data(path, status.st_size))
+                _living[key] = game
+            _recent[key] = game
+            _recent.move_to_end(key)
+            while len(_recent) > _KEPT_GAMES:
+                _recent.popitem(last=False)
+            return game
+    except OSError as error:
+        raise ConfigError(f"cannot read the game {path}: {error.strerror or error}") from error
+    except (PddlError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no game that can be played: {error}") from error
+
+
+def _data(path: Path, size: int) -> Mapping[str, Any]:
+    if size > _MAX_BYTES:
+        raise PddlError(f"it has {size:,} bytes; at most {_MAX_BYTES:,} are read")
+    try:
+        data = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise PddlError(f"it is not JSON, or it is cut off: {error}") from error
+    if not isinstance(data, dict):
+        raise PddlError(f"it is a JSON {type(data).__name__}, not an object with {', '.join(_KEYS)}")
+    missing = [key for key in _KEYS if not isinstance(data.get(key), str)]
+    if missing:
+        raise PddlError(f"it has no text {', '.join(map(repr, missing))}; a game.tw-pddl file has {', '.join(_KEYS)}")
+    walkthrough = data.get("walkthrough")
+    if walkthrough is not None and not (
+        isinstance(walkthrough, list) and all(isinstance(one, str) for one in walkthrough)
+    ):
+        raise PddlError("its walkthrough is not a list of commands")
+    return data
+
+
+def _labels(ids: Set[str]) -> dict[str, str]:
+    """Return what objects are called: ``cabinet_bar__plus_00...`` is ``cabinet 3``.
+
+    Numbers count down in the order of the ids, as ALFWorld gives them; what has no ``_bar_`` keeps its id, and a blank.
+    """
+    kinds = {id: _kind(id) for id in sorted(ids)}
+    left: dict[str, int] = {}
+    for kind in kinds.values():
+        left[kind] = left.get(kind, 0) + 1
+    labels = {}
+    for id, kind in kinds.items():
+        if "_bar_" not in id:
+            labels[id] = f"{_unmangled(id)} "
+            continue
+        labels[id] = f"{kind} {left[kind]}"
+        left[kind] -= 1
+    return labels
+
+
+def _kind(id: str) -> str:
+    name, bar, _ = id.partition("_bar_")
+    return _unmangled(name) + ("basin" if bar and "basin" in id else "") if bar else id
+
+
+def _unmangled(name: str) -> str:
+    for mangled, sign in (("_minus_", "-"), ("_plus_", "+"), ("_dot_", "."), ("_comma_", ",")):
+        name = name.replace(mangled, sign)
+    return name
+
+
+class Play:
+    """An episode of a game, for one or several agents in the same house.
+
+    Args:
+        game: The game.
+        agents: Ids of those who act; ids that the file does not have are added where its first agent stands.
+    """
+
+    def __init__(self, game: Game, agents: Sequence[str] | None = None) -> None:
+        self.game = game
+        self.agents = tuple(agents) if agents is not None else game.agents[:1]
+        self._program = game.program
+        self._state: State = []
+        self._won = False
+        self._goal_is_stale = True
+        self._reset()
+
+    @property
+    def won(self) -> bool:
+        """Whether the goal holds now."""
+        if self._goal_is_stale:
+            self._won = bool(self.game.goal_test(self._state, self.game.goal_values.copy()))
+            self._goal_is_stale = False
+        return self._won
+
+    def begin(self, agent: str | None = None) -> str:
+        """Start again, for all agents, and return the first text; it is the same for all of them."""
+        self._reset()
+        return self.intro(agent)
+
+    def intro(self, agent: str | None = None) -> str:
+        """Return the first text as an agent sees it now."""
+        values = [agent or self.agents[0], *self._program.intro_slots.initial[1:]]
+        return self._program.intro(self._state, values, self.game.labels)
+
+    def commands(self, agent: str | None = None) -> tuple[str, ...]:
+        """Return the commands that do something for an agent now, sorted."""
+        agent = agent or self.agents[0]
+        if agent not in self._sorted:
+            self._sorted[agent] = tuple(sorted(set(chain.from_iterable(self._tables_of(agent)))))
+        return self._sorted[agent]
+
+    def act(self, command: str, agent: str | None = None) -> str:
+        """Do what a command says and return the feedback; a command that is not among `commands` does nothing."""
+        agent = agent or self.agents[0]
+        command = command.strip()
+        for rule, table in zip(self._program.rules, self._tables_of(agent), strict=True):
+            row = table.get(command)
+            if row is not None:
+                return self._do(rule, row)
+        return _NOTHING_HAPPENS
+
+    def facts(self, predicate: str) -> Set[Row]:
+        """Return the rows of a predicate now; of predicates that nothing depends on there may be none."""
+        slot = self.game.readers.get(predicate)
+        return frozenset(self._state[slot]) if slot is not None else frozenset()
+
+    def snapshot(self) -> object:
+        """Return the state, for `restore`."""
+        return self._copied(self._state)
+
+    def restore(self, state: object) -> None:
+        """Go on from a state that `snapshot` of an episode of this game with the same agents gave."""
+        assert isinstance(state, list)
+        self._state = self._copied(state)
+        self._forget()
+
+    def close(self) -> None:
+        """Free what the episode holds: nothing but memory."""
+
+    def _reset(self) -> None:
+        self._state = self._copied(self.game.initial)
+        self._add_agents()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._tables: dict[str, list[Table | None]] = {}
+        self._sorted: dict[str, tuple[str, ...]] = {}
+        self._goal_is_stale = True
+        self._won = False
+
+    def _copied(self, state: State) -> State:
+        copy = state.copy()
+        for rows, indexes in self.game.writers.values():
+            copy[rows] = state[rows].copy()
+            for index, _ in indexes:
+                copy[index] = {key: found.copy() for key, found in state[index].items()}
+        return copy
+
+    def _add_agents(self) -> None:
+        new = [agent for agent in self.agents if agent not in self.game.types]
+        if not new:
+            return
+        first = self.game.agents[0]
+        schema = self._program.schema
+        for type in (AGENT, ROOT_TYPE):
+            slot = schema.members(type)
+            self._state[slot] = self._state[slot] | set(new)
+        for predicate in self.game.writers:
+            for row in [row for row in self._state[self.game.writers[predicate][0]] if first in row]:
+                for agent in new:
+                    self._write(predicate, tuple(agent if term == first else term for term in row), True)
+
+    def _tables_of(self, agent: str) -> list[Table]:
+        tables = self._tables.get(agent)
+        if tables is None:
+            tables = self._tables[agent] = [None] * len(self._program.rules)
+        for number, table in enumerate(tables):
+            if table is None:
+                tables[number] = self._table(number, agent)
+        return tables  # type: ignore[return-value]
+
+    def _table(self, number: int, agent: str) -> Table:
+        """Return what an agent can do by one action; remembered where it depends on few facts."""
+        rule, state, readers = self._program.rules[number], self._state, self.game.readers
+        key: list[Any] = [number, agent]
+        for predicate in rule.reads:
+            rows = state[readers[predicate]]
+            if len(rows) > _SMALL:
+                break
+            key.append(frozenset(rows))
+        else:
+            remembered = tuple(key)
+            tables = self.game.tables
+            table = tables.get(remembered)
+            if table is None:
+                if len(tables) >= _KEPT_TABLES:
+                    tables.clear()
+                table = tables[remembered] = self._found(number, agent)
+            return table
+        return self._found(number, agent)
+
+    def _found(self, number: int, agent: str) -> Table:
+        rule, state, game = self._program.rules[number], self._state, self.game
+        values: list[Any] = rule.initial.copy()
+        for slot in rule.agent:
+            values[slot] = agent
+        rows: list[Row] = []
+        values[rule.out] = rows
+        rule.find(state, values)
+        table: dict[str, Row] = {}
+        for row in rows:
+            command = game.commands.get((number, row))
+            if command is None:
+                for slot, id in zip(rule.parameters, row, strict=True):
+                    values[slot] = id
+                command = game.commands[number, row] = rule.command(state, values, game.labels)
+            table.setdefault(command, row)
+        return table
+
+    def _do(self, rule: _Rule, row: Row) -> str:
+        state = self._state
+        values = rule.initial.copy()
+        for slot, id in zip(rule.parameters, row, strict=True):
+            values[slot] = id
+        happening = [change for change in rule.changes if change.test is None or change.test(state, values)]
+        added = set()
+        changed = set()
+        for change in happening:
+            if change.appears:
+                row = tuple([values[term] for term in change.terms])
+                added.add((change.predicate, row))
+        for change in happening:
+            row = tuple([values[term] for term in change.terms])
+            if not change.appears and (change.predicate, row) in added:
+                continue
+            if self._write(change.predicate, row, change.appears):
+                changed.add(change.predicate)
+            if change.predicate in self._program.denied:
+                self._write(_DENIED + change.predicate, row, not change.appears)
+        if changed:
+            self._outdate(changed)
+        return rule.feedback(state, values, self.game.labels)
+
+    def _outdate(self, changed: set[str]) -> None:
+        """Forget what depends on facts that have changed."""
+        stale = [number for number, rule in enumerate(self._program.rules) if not changed.isdisjoint(rule.reads)]
+        if stale:
+            self._sorted = {}
+            for tables in self._tables.values():
+                for number in stale:
+                    tables[number] = None
+        if not changed.isdisjoint(self.game.goal_reads):
+            self._goal_is_stale = True
+
+    def _write(self, predicate: str, row: Row, appears: bool) -> bool:
+        """Make a fact true or false, and return whether that changed anything that somebody looks up."""
+        writer = self.game.writers.get(predicate)
+        if writer is None:
+            return False
+        slot, indexes = writer
+        rows = self._state[slot]
+        if (row in rows) is appears:
+            return False
+        if appears:
+            rows.add(row)
+            for index, key in indexes:
+                self._state[index].setdefault(key(row), set()).add(row)
+        else:
+            rows.remove(row)
+            for index, key in indexes:
+                self._state[index][key(row)].remove(row)
+        return True
