@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from arena.agent import Agent, AgentSpec, Seat
 from arena.cache import cache_dir
-from arena.env import Environment, EnvSpec, Options, SeatSpec, SingleAgentEnvironment, Taskset
+from arena.env import Environment, EnvSpec, Options, SeatSpec, SingleAgentEnvironment, TaskMaker, Taskset
 from arena.errors import (
     AgentError,
     ArenaError,
@@ -94,6 +94,7 @@ __all__ = [
     "Session",
     "SingleAgentEnvironment",
     "Task",
+    "TaskMaker",
     "Taskset",
     "TimeStep",
     "Tool",

@@ -9,8 +9,9 @@ The environment promises what its `EnvSpec` declares; `arena.testing.check_env` 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -22,7 +23,7 @@ from arena.errors import UnknownIdError, UnsupportedError, did_you_mean
 from arena.seeding import derive_seed
 from arena.types import PLAYER, Action, AgentID, Score, SeatStep, Task, TimeStep, Tool
 
-__all__ = ["EnvSpec", "Environment", "Options", "SeatSpec", "SingleAgentEnvironment", "Taskset"]
+__all__ = ["EnvSpec", "Environment", "Options", "SeatSpec", "SingleAgentEnvironment", "TaskMaker", "Taskset"]
 
 
 class Options(pydantic.BaseModel):
@@ -42,6 +43,7 @@ class EnvSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         reward_range: Smallest and largest reward of one step.
         score_range: Smallest and largest score.
         metrics: Name and meaning of the numbers in `Score.metrics`.
+        groups: Name and meaning of the fields of `Task.data` by which results can be broken down.
         splits: Names of the task splits.
         max_steps: Steps after which a session truncates the episode unless its limits say otherwise.
         deterministic: The same task, seed and actions give the same time steps, so journals can be replayed.
@@ -60,6 +62,7 @@ class EnvSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     score_range: tuple[float, float] = (0.0, 1.0)
     play: Literal["single", "turns", "simultaneous"] = "single"
     metrics: dict[str, str] = {}
+    groups: dict[str, str] = {}
     splits: tuple[str, ...] = ("train", "test")
     max_steps: int | None = None
     deterministic: bool = True
@@ -133,16 +136,48 @@ class Taskset(abc.ABC):
         return [self.task(index) for index in chosen]
 
 
+class TaskMaker(abc.ABC):
+    """Makes tasks as files in the format of a public benchmark; ``arena tasks ENV MAKER --out DIR`` runs it.
+
+    Attributes:
+        summary: One sentence.
+        Options: What can be asked for.
+    """
+
+    summary: ClassVar[str]
+    Options: ClassVar[type[Options]] = Options
+
+    def __init__(self, options: Any = None) -> None:
+        self.options: Any = self.Options() if options is None else options
+
+    @abc.abstractmethod
+    def make(self, folder: Path, progress: Callable[[int, int], None]) -> str:
+        """Make the tasks below a folder; whole ones that are there already are kept, so that it can be run again.
+
+        Args:
+            folder: Made if it was not there.
+            progress: To be called with how many of how many tasks are done.
+
+        Returns:
+            One or two lines: what was made, and how it is played.
+
+        Raises:
+            UsageError: The options cannot be met; nothing was written.
+        """
+
+
 class Environment(abc.ABC):
     """One episode of a task, for one or several seats.
 
     Attributes:
         spec: The declaration, set by `arena.register`.
         Options: The options' model; constructing the environment is cheap, heavy work waits for `prepare` or `reset`.
+        makers: What can make tasks for it, by name.
     """
 
     spec: ClassVar[EnvSpec]
     Options: ClassVar[type[Options]] = Options
+    makers: ClassVar[Mapping[str, type[TaskMaker]]] = {}
 
     def __init__(self, options: Any = None) -> None:
         self.options: Any = self.Options() if options is None else options

@@ -124,6 +124,9 @@ class Scenario(Options):
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="Root seeds; each gives `episodes` episodes.")
     limits: LimitsConfig = Field(LimitsConfig(), description="What an episode may use.")
     metrics: tuple[str, ...] = Field((), description="Further columns of the table, declared by the environment.")
+    by: tuple[str, ...] = Field(
+        (), description="What the scores are broken down by: groups of tasks or metrics, declared by the environment."
+    )
     concurrency: int = Field(1, gt=0, le=1024, description="Episodes in flight at once.")
     retries: int = Field(1, ge=0, le=10, description="Times that an episode is repeated after a failure that may pass.")
 
@@ -148,6 +151,12 @@ class Scenario(Options):
         """
         env = self.make_env()
         spec = env.spec
+        for name in self.by:
+            if name not in spec.groups and name not in spec.metrics:
+                known = [*spec.groups, *spec.metrics]
+                raise UnknownIdError(
+                    f"results of {spec.id} cannot be broken down by {name!r}{did_you_mean(name, known)}"
+                )
         for metric in self.metrics:
             if metric not in spec.metrics and metric not in ROW_METRICS:
                 raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -15,11 +15,12 @@ from arena.intervals import mean_interval, rate_interval
 from arena.runner import PlannedEpisode
 from arena.scenario import Scenario
 from arena.trace import EndRecord
-from arena.types import Usage
+from arena.types import Score, Usage
 
-__all__ = ["Comparison", "Row", "Summary", "summarise"]
+__all__ = ["Comparison", "Group", "Row", "Summary", "summarise"]
 
-Interval = tuple[float, float] | None
+Interval: TypeAlias = tuple[float, float] | None
+_Completed: TypeAlias = tuple[PlannedEpisode, EndRecord, Score]
 
 
 class Metric(msgspec.Struct, frozen=True):
@@ -27,6 +28,20 @@ class Metric(msgspec.Struct, frozen=True):
 
     mean: float
     ci95: Interval
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """The completed episodes that have something in common.
+
+    Attributes:
+        completed: How many there are.
+        score_mean: Their mean score.
+        score_ci95: Its interval, as in `Row`.
+    """
+
+    completed: int
+    score_mean: float
+    score_ci95: Interval
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -47,6 +62,7 @@ class Row(msgspec.Struct, kw_only=True):
         endings: How the episodes ended.
         refused: Refused actions.
         metrics: The environment's metrics.
+        by: For each thing that the scenario breaks scores down by, the completed episodes by its value.
         env_s: Seconds in the environment.
         agent_s: Seconds of deciding.
         usage: Tokens, cost and requests; of the last attempt where an episode was repeated.
@@ -66,6 +82,7 @@ class Row(msgspec.Struct, kw_only=True):
     endings: dict[str, int]
     refused: int
     metrics: dict[str, Metric]
+    by: dict[str, dict[str, Group]]
     env_s: float
     agent_s: float
     usage: Usage
@@ -123,7 +140,7 @@ def summarise(
         wall_s: Seconds that the run took.
     """
     spec = scenario.make_env().spec
-    by_line_up = {name: _Ends(spec, planned, name, ends.get(name, {})) for name in scenario.agents}
+    by_line_up = {name: _Ends(spec, scenario.by, planned, name, ends.get(name, {})) for name in scenario.agents}
     first, *others = by_line_up.values()
     comparisons = [Comparison(**msgspec.structs.asdict(other.row()), **first.compare(other)) for other in others]
     return Summary(
@@ -143,19 +160,25 @@ class _Ends:
 
     Args:
         spec: What the environment declares.
+        by: What scores are broken down by.
         planned: Every episode of the run.
         name: The line-up's name.
         ends: Last records by episode id.
     """
 
     def __init__(
-        self, spec: EnvSpec, planned: Sequence[PlannedEpisode], name: str, ends: Mapping[str, EndRecord]
+        self,
+        spec: EnvSpec,
+        by: Sequence[str],
+        planned: Sequence[PlannedEpisode],
+        name: str,
+        ends: Mapping[str, EndRecord],
     ) -> None:
-        self.spec, self.name, self.ends = spec, name, ends
+        self.spec, self.by, self.name, self.ends = spec, by, name, ends
         self.planned = {episode.id: episode for episode in planned if episode.line_up == name}
         scored = [(self.planned[id], end) for id, end in ends.items()]
         self.completed = [(episode, end, end.score) for episode, end in scored if end.score is not None]
-        self.clusters = [(episode.task.split, episode.task.id) for episode, _, _ in self.completed]
+        self.clusters = [_cluster(episode) for episode, _, _ in self.completed]
 
     def row(self) -> Row:
         """Return the figures."""
@@ -171,7 +194,7 @@ class _Ends:
             errors=len(failed),
             error_codes={error.code: f"{_count(failed, error.code)} x {error.message}" for error in reversed(failed)},
             score_mean=_mean(values),
-            score_ci95=self._score_interval(values),
+            score_ci95=self._score_interval(self.completed),
             success_rate=_mean([float(success) for success, _ in verdicts]),
             success_ci95=rate_interval([success for success, _ in verdicts], [cluster for _, cluster in verdicts]),
             return_mean=_mean([sum(end.returns.values()) for _, end, _ in self.completed]),
@@ -179,6 +202,7 @@ class _Ends:
             endings=dict(sorted(Counter(_ending(end) for _, end, _ in self.completed).items())),
             refused=sum(end.refused for end in ends),
             metrics=self._metrics(),
+            by={name: self._groups(name) for name in self.by},
             env_s=sum(end.env_s for end in ends),
             agent_s=sum(end.agent_s for end in ends),
             usage=sum((end.usage for end in ends), Usage()),
@@ -200,11 +224,31 @@ class _Ends:
             "score_difference_ci95": mean_interval(differences, clusters, bounds=(-width, width)),
         }
 
-    def _score_interval(self, values: list[float]) -> Interval:
+    def _score_interval(self, completed: Sequence[_Completed]) -> Interval:
         """Return that of a rate where the score is nothing but success, else that of a mean."""
+        values, clusters = (
+            [score.value for _, _, score in completed],
+            [_cluster(episode) for episode, _, _ in completed],
+        )
         if all(score.success is not None and score.value == score.success for _, _, score in self.completed):
-            return rate_interval([bool(value) for value in values], self.clusters)
-        return mean_interval(values, self.clusters, bounds=self.spec.score_range)
+            return rate_interval([bool(value) for value in values], clusters)
+        return mean_interval(values, clusters, bounds=self.spec.score_range)
+
+    def _groups(self, name: str) -> dict[str, Group]:
+        """Return the completed episodes by a field of their tasks, or by a metric."""
+        found: dict[Any, list[_Completed]] = {}
+        for one in self.completed:
+            episode, _, score = one
+            value = episode.task.data.get(name) if name in self.spec.groups else score.metrics.get(name)
+            found.setdefault(value, []).append(one)
+        return {
+            _value(value): Group(
+                completed=len(members),
+                score_mean=math.fsum(score.value for _, _, score in members) / len(members),
+                score_ci95=self._score_interval(members),
+            )
+            for value, members in sorted(found.items(), key=lambda item: _order(item[0]))
+        }
 
     def _metrics(self) -> dict[str, Metric]:
         found: dict[str, list[tuple[float, tuple[str, str]]]] = {}
@@ -215,6 +259,20 @@ class _Ends:
             name: Metric(math.fsum(v for v, _ in pairs) / len(pairs), mean_interval(*zip(*pairs, strict=True)))
             for name, pairs in sorted(found.items())
         }
+
+
+def _cluster(episode: PlannedEpisode) -> tuple[str, str]:
+    return episode.task.split, episode.task.id
+
+
+def _value(value: Any) -> str:
+    return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    """Return the key that sorts numbers by size before other values by name; what has none comes last."""
+    number = float(value) if isinstance(value, int | float) else math.inf
+    return value is None, number, str(value)
 
 
 def _ending(end: EndRecord) -> str:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import pydantic
@@ -14,9 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from arena.cli.doctor import extra_works
+from arena.cli.making import make_tasks
 from arena.cli.output import make_console
 from arena.env import Environment
-from arena.errors import UnknownIdError, did_you_mean
+from arena.errors import UnknownIdError, UsageError, did_you_mean
 from arena.registry import agents, environments, make
 from arena.scenario import apply_override, load_scenario, scenario_names
 from arena.spaces import describe as describe_space
@@ -85,7 +87,8 @@ def describe(
     spec = made.spec
     seats = {agent: _seat(made, agent) for agent in made.possible_agents}
     if as_json:
-        _write({"spec": spec, "seats": seats, "options": _options(made.Options)})
+        makers = {name: {"summary": one.summary, "options": _options(one.Options)} for name, one in made.makers.items()}
+        _write({"spec": spec, "seats": seats, "options": _options(made.Options), "makers": makers})
         return 0
     console = make_console()
     page = sys.modules[type(made).__module__].__doc__ or ""
@@ -101,18 +104,29 @@ def describe(
             Text(f"seat {agent}: sees {seat['observation_space']['type']}, acts by {actions['type']}; tools: {names}")
         )
     _option_table(spec.id, made.Options)
+    for name, maker in made.makers.items():
+        console.print(Text(f"arena tasks {spec.id} {name} --out DIR", style="bold"), Text(maker.summary))
+        _option_table(name, maker.Options)
     return 0
 
 
 def tasks(
     env: Annotated[str, typer.Argument(help="Environment id.")],
+    maker: Annotated[str | None, typer.Argument(help="Make tasks by this way instead; `describe` names them.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where a maker writes.")] = None,
     split: Annotated[str | None, typer.Option(help="One split; all where absent.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many to list of each split.")] = 10,
     offset: Annotated[int, typer.Option(min=0, help="How many to pass over first.")] = 0,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="An option.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=C", help="An option, of the maker where one is named.")
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """List an environment's tasks."""
+    """List an environment's tasks, or make some."""
+    if maker is not None:
+        return make_tasks(env, maker, out, _given(set_))
+    if out is not None:
+        raise UsageError("--out is for makers: arena tasks ENV MAKER --out DIR")
     made = make_environment(env, set_)
     if split is not None and split not in made.spec.splits:
         raise UnknownIdError(f"{env} has no split {split!r}{did_you_mean(split, made.spec.splits)}")
@@ -150,10 +164,14 @@ def validate(
 
 def make_environment(env: str, overrides: list[str] | None) -> Environment:
     """Return the environment with the options that ``--set`` gives."""
+    return make(env, _given(overrides))
+
+
+def _given(overrides: list[str] | None) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for override in overrides or []:
         apply_override(options, override)
-    return make(env, options)
+    return options
 
 
 def _seat(env: Environment, agent: str) -> dict[str, Any]:

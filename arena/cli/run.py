@@ -44,7 +44,7 @@ __all__ = ["add_to"]
 SCENARIO_FILE, SUMMARY_FILE, TRACE_FILE, LOCK_FILE = "scenario.yaml", "summary.json", "traces.jsonl", ".lock"
 TOKEN_VARIABLE = "ARENA_TOKEN"
 """Environment variable that holds a server's bearer token; an argument would be seen by every user of the machine."""
-MAY_CHANGE = frozenset(["concurrency", "description", "metrics", "retries"])
+MAY_CHANGE = frozenset(["by", "concurrency", "description", "metrics", "retries"])
 """Keys of a scenario that may be other ones when a run goes on: no episode depends on them."""
 
 
@@ -84,7 +84,8 @@ def run(
     if as_json:
         sys.stdout.write(encode_json(summary).decode() + "\n")
     else:
-        console.print(_table(chosen, [summary, *summary.comparisons]))
+        rows = [summary, *summary.comparisons]
+        console.print(_table(chosen, rows), *(_breakdown(name, rows) for name in chosen.by))
         _notes(console, summary, folder)
         if show and (first := next(read_episodes(folder / TRACE_FILE), None)):
             console.print(transcript(first))
@@ -315,6 +316,23 @@ def _table(scenario: Scenario, rows: list[Row]) -> Table:
             "–" if row.steps_mean is None else f"{row.steps_mean:.1f}",
             *(_metric(row, name) for name in scenario.metrics),
             ", ".join(f"{name} {count}" for name, count in row.endings.items()) or "–",
+        )
+    return table
+
+
+def _breakdown(name: str, rows: list[Row]) -> Table:
+    table = Table(title=f"score [95%] by {name}", title_justify="left")
+    table.add_column(name)
+    table.add_column("episodes", justify="right")
+    for row in rows:
+        table.add_column(row.agent, justify="right")
+    values = list(dict.fromkeys(value for row in rows for value in row.by[name]))
+    for value in values:
+        groups = [row.by[name].get(value) for row in rows]
+        table.add_row(
+            Text(value),
+            ", ".join(dict.fromkeys(str(group.completed) for group in groups if group is not None)),
+            *("–" if group is None else _with_interval(group.score_mean, group.score_ci95) for group in groups),
         )
     return table
 

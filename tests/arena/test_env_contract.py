@@ -577,6 +577,8 @@ DEFECTS: list[tuple[str, str, Any]] = [
     ("range upside down", "ranges_are_finite_and_ordered", variant(Walk, {"reward_range": (1.0, -0.1)})),
     ("infinite range", "ranges_are_finite_and_ordered", variant(Walk, {"score_range": (0.0, float("inf"))})),
     ("no ending declared", "endings_and_metrics_are_declared", variant(Walk, {"endings": {}})),
+    ("group without meaning", "groups_are_declared_and_kept", variant(Walk, {"groups": {"kind": ""}})),
+    ("group that tasks lack", "groups_are_declared_and_kept", variant(Walk, {"groups": {"kind": "What kind it is."}})),
     ("metric without meaning", "endings_and_metrics_are_declared", variant(Walk, {"metrics": {"moves": ""}})),
     ("max_steps of zero", "max_steps_is_positive", variant(Walk, {"max_steps": 0})),
     ("option undescribed", "options_are_described", variant(Walk, Options=_Undescribed)),

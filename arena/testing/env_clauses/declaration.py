@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from itertools import islice
 
 from arena.testing.declaration_clauses import (
     options_are_described,
@@ -51,6 +52,20 @@ def endings_and_metrics_are_declared(probe: EnvProbe) -> None:
     for name, meaning in spec.metrics.items():
         if not name or not meaning.strip():
             broken(f"metric {name!r} has no meaning")
+
+
+@CLAUSES.add
+def groups_are_declared_and_kept(probe: EnvProbe) -> None:
+    """Name and meaning of the fields of `Task.data` by which results can be broken down; every task has them."""
+    spec = probe.spec
+    for name, meaning in spec.groups.items():
+        if not name or not meaning.strip() or name in spec.metrics:
+            broken(f"group {name!r} has no meaning, or is a metric too")
+    for split in spec.splits:
+        for task in islice(probe.fresh().taskset(split), 3):
+            for name in spec.groups:
+                if not isinstance(task.data.get(name), str | int | float):
+                    broken(f"task {task.id!r} has no plain value for the group {name!r}: {task.data.get(name)!r}")
 
 
 @CLAUSES.add
