@@ -194,28 +194,27 @@ class _Compiler:
                 known = bound | set(atom[1:])
                 return self._each_row(atom, bound, self.join(others, known, then))
             case Or(options):
-                branches = [self.join([option, *others], bound, then) for option in options]
-                return lambda state, values: any(branch(state, values) for branch in branches)
+                return _either([self.join([option, *others], bound, then) for option in options])
         name = min(_unbound(part, bound))
         return self._each_member((ROOT_TYPE, name), self.join(waiting, bound | {name}, then))
 
     def _pieces(self, part: Formula) -> list[Formula]:
         """Return the parts of a conjunction, with the variables of `exists` made its own."""
         match part:
-            case _Member() if part.atom[0] == ROOT_TYPE:
-                return []
             case And(parts):
                 return [piece for one in parts for piece in self._pieces(one)]
             case Exists(variables, inner):
                 names = {name: self.slots.fresh(name) for name, _ in variables}
-                typed = _members(tuple((names[name], type) for name, type in variables))
-                return [*self._pieces(_renamed(inner, names)), *(one for one in typed if one.atom[0] != ROOT_TYPE)]  # type: ignore[union-attr]
+                typed = tuple((names[name], type) for name, type in variables)
+                return [*self._pieces(_renamed(inner, names)), *_members(typed)]
             case _:
                 return [part]
 
     def _filter(self, part: Formula, bound: frozenset[str], then: Solver) -> Solver:
         """Return what goes on where a part without unbound variables holds."""
         match part:
+            case _Member((type, _)) if type == ROOT_TYPE:
+                return then
             case Is():
                 return self._if_row(part, True, then)
             case Not(Is() as inner):
@@ -232,8 +231,7 @@ class _Compiler:
                 test = self._test(inner, bound)
                 return lambda state, values: not test(state, values)
             case Or(options):
-                tests = [self._test(option, bound) for option in options]
-                return lambda state, values: any(test(state, values) for test in tests)
+                return _either([self._test(option, bound) for option in options])
             case ForAll(variables, inner):
                 return self._test(Not(Exists(variables, Not(inner))), bound)
         return self.join([part], bound, lambda state, values: True)
@@ -244,6 +242,9 @@ class _Compiler:
             return lambda state, values: (values[value] in state[container]) is wanted and then(state, values)
         container = self.schema.rows(part.atom[0])
         terms = [self.slots[term] for term in part.atom[1:]]
+        if len(terms) == 1:
+            (only,) = terms
+            return lambda state, values: ((values[only],) in state[container]) is wanted and then(state, values)
         if len(terms) == 2:
             one, other = terms
             return lambda state, values: (
@@ -312,6 +313,21 @@ class _Compiler:
             return False
 
         return search
+
+
+def _either(solvers: Sequence[Solver]) -> Solver:
+    """Return what tries one solver after the other until one has enough."""
+    if len(solvers) == 2:
+        one, other = solvers
+        return lambda state, values: one(state, values) or other(state, values)
+
+    def search(state: State, values: list[str]) -> bool:
+        for solver in solvers:
+            if solver(state, values):
+                return True
+        return False
+
+    return search
 
 
 def _is_unbound(term: str, bound: Collection[str]) -> bool:

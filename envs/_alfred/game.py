@@ -13,38 +13,19 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from arena import ConfigError
 
-from .facts import ROOT_TYPE, Row, Schema, Slots, Solver, State, Test, compile_condition, predicates
-from .grammar import Grammar, GrammarError, RuleRef, Teller, Writer, read_grammar
-from .pddl import (
-    Action,
-    And,
-    Atom,
-    Domain,
-    Effect,
-    Equal,
-    Exists,
-    ForAll,
-    Formula,
-    Is,
-    Not,
-    Or,
-    PddlError,
-    Typed,
-    read_domain,
-    read_problem,
-)
+from .facts import ROOT_TYPE, Row, State, predicates
+from .grammar import GrammarError, read_grammar
+from .pddl import Domain, PddlError, read_domain, read_problem
+from .rules import AGENT, DENIED, Program, Rule, program_of
 
-__all__ = ["AGENT", "Game", "Play", "load_game"]
+__all__ = ["Game", "Play", "Table", "load_game"]
 
-AGENT = "agent"
-"""The type of those who act."""
 _KEYS = ("pddl_domain", "grammar", "pddl_problem")
 _MAX_BYTES = 20_000_000
 _KEPT_GAMES, _KEPT_TABLES = 128, 4096
@@ -52,208 +33,9 @@ _SMALL = 8
 """Up to how many rows the facts that an action reads may have for its commands to be remembered by them."""
 _NOTHING_HAPPENS = "Nothing happens."
 _ASSIGNMENT = re.compile(r"\(\s*=\s*\([^()]*\)\s*[\d.]+\s*\)")
-_DENIED = "not_"
-_FOUND = "!found"
 
 Table: TypeAlias = Mapping[str, Row]
 """The parameters of an action by the command that gives it."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """An effect: a row of a predicate appears or disappears."""
-
-    predicate: str
-    terms: tuple[int, ...]
-    appears: bool
-    test: Test | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    """An action, compiled.
-
-    Attributes:
-        name: The action's name.
-        initial: Values of the slots before anything is looked up.
-        agent: Slots that hold who acts.
-        parameters: Slots of the parameters.
-        out: Slot of the list that gets the parameters of each way to do it.
-        reads: The predicates on whose facts the possible commands depend.
-        find: Finds every way to do it.
-        command: Makes the command's text.
-        feedback: Makes the feedback's text, after the changes.
-        changes: What it does.
-    """
-
-    name: str
-    initial: list[str]
-    agent: tuple[int, ...]
-    parameters: tuple[int, ...]
-    out: int
-    reads: frozenset[str]
-    find: Solver
-    command: Teller
-    feedback: Teller
-    changes: tuple[_Change, ...]
-
-
-class _Program:
-    """A domain and a grammar, compiled: the same one serves all games that differ in their houses and goals only."""
-
-    def __init__(self, domain: Domain, grammar: Grammar) -> None:
-        self.domain = domain
-        self.schema = Schema()
-        self._goals: dict[Formula, tuple[Slots, Test]] = {}
-        self._text_slot = self.schema.texts()
-        writer = Writer(grammar.rules, frozenset(grammar.texts), self.schema, self._text_slot)
-        self.intro_slots = Slots()
-        self.intro = writer.template((RuleRef("intro"),), {"a": AGENT}, self.intro_slots)
-        self.fluents = frozenset(effect.atom[0] for action in domain.actions.values() for effect in action.effects)
-        missing = domain.actions.keys() - grammar.commands.keys()
-        if missing:
-            raise GrammarError(f"the grammar has no action {min(missing)!r}, which the domain has")
-        self.rules = tuple(self._rule(action, grammar, writer) for _, action in sorted(domain.actions.items()))
-        for rule in self.rules:
-            for change in rule.changes:
-                if change.test is not None and change.predicate in writer.asked:
-                    raise GrammarError(f"the grammar asks for {change.predicate!r}, which changes under a condition")
-        self.denied = frozenset(
-            name.removeprefix(_DENIED)
-            for name in writer.asked
-            if name.startswith(_DENIED) and name not in domain.arities
-        )
-
-    def goal(self, formula: Formula) -> tuple[list[str], Test]:
-        """Return what tests a goal, and the values that it starts from; goals that differ in names only share it."""
-        general, names = _generalised(formula)
-        if general not in self._goals:
-            slots = Slots()
-            for number in range(len(names)):
-                slots[f"?{number}"]
-            bound = frozenset(slots.of)
-            test = compile_condition(
-                general, schema=self.schema, slots=slots, free=(), bound=bound, then=lambda state, values: True
-            )
-            self._goals[general] = slots, test
-        slots, test = self._goals[general]
-        return [*names, *slots.initial[len(names) :]], test
-
-    def _rule(self, action: Action, grammar: Grammar, writer: Writer) -> _Rule:
-        slots = Slots(name for name, _ in action.parameters)
-        parameters = tuple(slots[name] for name, _ in action.parameters)
-        agents = tuple(name for name, type in action.parameters if type == AGENT)
-        free: Typed = tuple((name, type) for name, type in action.parameters if type != AGENT)
-        scope = {name.removeprefix("?"): type for name, type in action.parameters}
-        out = slots[_FOUND]
-        is_idle = _idle_test(action, slots)
-
-        def found(state: State, values: list[Any]) -> bool:
-            if is_idle is None or not is_idle(values):
-                values[out].append(tuple([values[slot] for slot in parameters]))
-            return False
-
-        find = compile_condition(
-            action.precondition, schema=self.schema, slots=slots, free=free, bound=agents, then=found
-        )
-        changes = tuple(self._change(effect, slots, action) for effect in action.effects)
-        asked_before = set(writer.asked)
-        writer.asked.clear()
-        command = writer.template(grammar.commands[action.name], scope, slots)
-        if writer.asked & self.fluents:
-            raise GrammarError(f"the command of {action.name} depends on what changes")
-        writer.asked |= asked_before
-        feedback = writer.template(grammar.feedback[action.name], scope, slots)
-        return _Rule(
-            action.name,
-            slots.initial,
-            tuple(slots[name] for name in agents),
-            parameters,
-            out,
-            predicates(action.precondition) & self.fluents,
-            find,
-            command,
-            feedback,
-            changes,
-        )
-
-    def _change(self, effect: Effect, slots: Slots, action: Action) -> _Change:
-        test = None
-        if effect.condition is not None:
-            bound = frozenset(name for name, _ in action.parameters)
-            test = compile_condition(
-                effect.condition,
-                schema=self.schema,
-                slots=slots,
-                free=(),
-                bound=bound,
-                then=lambda state, values: True,
-            )
-        return _Change(effect.atom[0], tuple(slots[term] for term in effect.atom[1:]), effect.holds, test)
-
-
-def _idle_test(action: Action, slots: Slots) -> Callable[[list[str]], bool] | None:
-    """Return the test whether the conditions of an action say that it changes nothing; None where they cannot.
-
-    Fast Downward drops such actions: there is no way to go where one is.
-    """
-    literals = action.precondition.parts if isinstance(action.precondition, And) else (action.precondition,)
-    given = [one.atom for one in literals if isinstance(one, Is)]
-    denied = [one.part.atom for one in literals if isinstance(one, Not) and isinstance(one.part, Is)]
-    added = [effect.atom for effect in action.effects if effect.holds and effect.condition is None]
-
-    def matches(atom: Atom, others: Sequence[Atom]) -> list[list[tuple[int, int]]]:
-        return [
-            [(slots[one], slots[other]) for one, other in zip(atom[1:], known[1:], strict=True)]
-            for known in others
-            if known[0] == atom[0]
-        ]
-
-    tests = []
-    for effect in action.effects:
-        if effect.condition is not None:
-            return None
-        ways = matches(effect.atom, given) if effect.holds else matches(effect.atom, denied + added)
-        if not ways:
-            return None
-        tests.append(ways)
-
-    def is_idle(values: list[str]) -> bool:
-        return all(any(all(values[one] == values[other] for one, other in way) for way in ways) for ways in tests)
-
-    return is_idle
-
-
-def _generalised(formula: Formula) -> tuple[Formula, list[str]]:
-    """Return a formula with ``?0``, ``?1``... for its constants, and the constants."""
-    names: list[str] = []
-
-    def term(one: str) -> str:
-        if one.startswith("?"):
-            return one
-        if one not in names:
-            names.append(one)
-        return f"?{names.index(one)}"
-
-    def general(one: Formula) -> Formula:
-        match one:
-            case Is(atom):
-                return Is((atom[0], *map(term, atom[1:])))
-            case Equal(left, right):
-                return Equal(term(left), term(right))
-            case Not(part):
-                return Not(general(part))
-            case And(parts):
-                return And(tuple(map(general, parts)))
-            case Or(parts):
-                return Or(tuple(map(general, parts)))
-            case Exists(variables, part):
-                return Exists(variables, general(part))
-            case ForAll(variables, part):
-                return ForAll(variables, general(part))
-        raise AssertionError(one)
-
-    return general(formula), names
 
 
 class Game:
@@ -275,7 +57,8 @@ class Game:
         problem = _part(
             "pddl_problem", lambda text: read_problem(text, domain), _ASSIGNMENT.sub("", data["pddl_problem"])
         )
-        self.program = program = _part("grammar", lambda text: _program(domain, grammar), "")
+        program: Program = _part("grammar", lambda text: program_of(domain, grammar), "")
+        self.program = program
         self.types, self.goal = problem.objects, problem.goal
         self.agents = tuple(sorted(id for id, type in problem.objects.items() if domain.is_a(type, AGENT)))
         if not self.agents:
@@ -291,11 +74,11 @@ class Game:
         schema = program.schema
         self.initial = schema.fill(rows, lambda type: self._members(type, domain), grammar.texts)
         self.writers = {
-            name: schema.writer(name) for name in schema.looked_up if name.removeprefix(_DENIED) in program.fluents
+            name: schema.writer(name) for name in schema.looked_up if name.removeprefix(DENIED) in program.fluents
         }
         self.readers = {name: schema.writer(name)[0] for name in sorted(schema.looked_up)}
         self.tables: dict[Any, Table] = {}
-        self.commands: dict[tuple[int, Row], str] = {}
+        self.commands: tuple[dict[Row, str], ...] = tuple({} for _ in program.rules)
 
     def _members(self, type: str, domain: Domain) -> frozenset[str]:
         return frozenset(id for id, own in self.types.items() if type == ROOT_TYPE or domain.is_a(own, type))
@@ -309,17 +92,9 @@ def _part(key: str, read: Callable[[str], Any], text: str) -> Any:
         raise PddlError(f"{key}: {error}") from error
 
 
-_programs: dict[tuple[str, str], _Program] = {}
 _lock = threading.RLock()
 _recent: OrderedDict[tuple[str, int, int], Game] = OrderedDict()
 _living: weakref.WeakValueDictionary[tuple[str, int, int], Game] = weakref.WeakValueDictionary()
-
-
-def _program(domain: Domain, grammar: Grammar) -> _Program:
-    key = (domain.text, grammar.text)
-    if key not in _programs:
-        _programs[key] = _Program(domain, grammar)
-    return _programs[key]
 
 
 def load_game(path: Path) -> Game:
@@ -538,16 +313,18 @@ class Play:
         values[rule.out] = rows
         rule.find(state, values)
         table: dict[str, Row] = {}
+        commands, told = game.commands[number], rule.told
         for row in rows:
-            command = game.commands.get((number, row))
+            key = tuple([row[place] for place in told])
+            command = commands.get(key)
             if command is None:
                 for slot, id in zip(rule.parameters, row, strict=True):
                     values[slot] = id
-                command = game.commands[number, row] = rule.command(state, values, game.labels)
+                command = commands[key] = rule.command(state, values, game.labels)
             table.setdefault(command, row)
         return table
 
-    def _do(self, rule: _Rule, row: Row) -> str:
+    def _do(self, rule: Rule, row: Row) -> str:
         state = self._state
         values = rule.initial.copy()
         for slot, id in zip(rule.parameters, row, strict=True):
@@ -566,7 +343,7 @@ class Play:
             if self._write(change.predicate, row, change.appears):
                 changed.add(change.predicate)
             if change.predicate in self._program.denied:
-                self._write(_DENIED + change.predicate, row, not change.appears)
+                self._write(DENIED + change.predicate, row, not change.appears)
         if changed:
             self._outdate(changed)
         return rule.feedback(state, values, self.game.labels)
