@@ -155,8 +155,10 @@ class Chat(Agent):
                 raise self._give_up(rejected, usage)
 
     def observe(self, step: SeatStep) -> None:
-        """Add what the seat sees to the conversation."""
+        """Add what the seat sees to the conversation: nothing where it waits for its turn and sees nothing."""
         text = observation_text(step.observation)
+        if not text and not step.legal_actions:
+            return
         if self.options.list_legal_actions and step.legal_actions:
             text = f"{text}\nLegal actions: {legal_text(step.legal_actions)}"
         self._history.tell(text)

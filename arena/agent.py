@@ -74,10 +74,12 @@ class Agent(abc.ABC):
     Attributes:
         spec: The declaration, set by `arena.register_agent`.
         Options: The options' model.
+        expert_kind: Which of the environment's experts `Seat.expert` asks; None for the first one.
     """
 
     spec: ClassVar[AgentSpec]
     Options: ClassVar[type[Options]] = Options
+    expert_kind: str | None = None
 
     def __init__(self, options: Any = None) -> None:
         self.options: Any = self.Options() if options is None else options

@@ -23,7 +23,16 @@ from arena.errors import UnknownIdError, UnsupportedError, did_you_mean
 from arena.seeding import derive_seed
 from arena.types import PLAYER, Action, AgentID, Score, SeatStep, Task, TimeStep, Tool
 
-__all__ = ["EnvSpec", "Environment", "Options", "SeatSpec", "SingleAgentEnvironment", "TaskMaker", "Taskset"]
+__all__ = [
+    "EnvSpec",
+    "Environment",
+    "Options",
+    "SeatSpec",
+    "SingleAgentEnvironment",
+    "TaskMaker",
+    "Taskset",
+    "check_expert",
+]
 
 
 class Options(pydantic.BaseModel):
@@ -52,6 +61,7 @@ class EnvSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         shared_reward: Every seat always gets the same reward.
         snapshots: `snapshot` and `restore` work, so that forks need no replay.
         expert: `expert_action` works.
+        experts: Names of its experts where there are several; the first one is asked where none is named.
         extra: The extra of this distribution that it needs, if any.
     """
 
@@ -71,6 +81,7 @@ class EnvSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shared_reward: bool = False
     snapshots: bool = False
     expert: bool = False
+    experts: tuple[str, ...] = ()
     extra: str | None = None
 
 
@@ -222,8 +233,12 @@ class Environment(abc.ABC):
     def score(self) -> Score:
         """Return the verdict on the episode as it stands; called once, after the last step."""
 
-    def expert_action(self, agent: AgentID) -> Action:
+    def expert_action(self, agent: AgentID, kind: str | None = None) -> Action:
         """Return a good action for the seat now, without changing anything.
+
+        Args:
+            agent: The seat.
+            kind: One of the spec's `experts`; None for the first, or only, one.
 
         Raises:
             UnsupportedError: There is no expert, or it does not know how to go on from here.
@@ -260,3 +275,14 @@ class SingleAgentEnvironment(Environment):
     def step(self, actions: Mapping[AgentID, Action]) -> TimeStep:
         """Apply the player's action."""
         return TimeStep.solo(self.act(actions[PLAYER]))
+
+
+def check_expert(spec: EnvSpec, kind: str | None) -> None:
+    """Refuse the name of an expert that an environment does not have.
+
+    Raises:
+        UnsupportedError: The message names those that there are.
+    """
+    if kind is not None and kind not in spec.experts:
+        what = f"{spec.id} has no expert {kind!r}" if spec.experts else f"{spec.id} has no experts with names"
+        raise UnsupportedError(f"{what}{did_you_mean(kind, spec.experts)}")

@@ -96,7 +96,7 @@ class PlayedSession(Protocol):
     def truncate(self, kind: LimitKind, value: float, allowed: float) -> StepRecord | Awaitable[StepRecord]:
         """End a running episode because a limit was reached."""
 
-    def expert_action(self, agent: AgentID) -> Action | Awaitable[Action]:
+    def expert_action(self, agent: AgentID, kind: str | None = None) -> Action | Awaitable[Action]:
         """Return the expert's action for a seat that is to act."""
 
     def spend(self, usage: Usage | None) -> None:
@@ -154,7 +154,9 @@ async def _truncate(session: PlayedSession, reached: LimitReached) -> None:
 
 async def _play(session: PlayedSession, seated: Mapping[AgentID, Agent], on_step: Callable[[], None]) -> None:
     await settled(session.open())
-    experts = {seat: _expert(session, seat) for seat, agent in seated.items() if agent.spec.needs_expert}
+    experts = {
+        seat: _expert(session, seat, agent.expert_kind) for seat, agent in seated.items() if agent.spec.needs_expert
+    }
     for seat, agent in seated.items():
         expert = experts.get(seat)
         with blaming(agent):
@@ -184,25 +186,25 @@ def _tell(seated: Mapping[AgentID, Agent], steps: Mapping[AgentID, SeatStep]) ->
             seated[seat].observe(step)
 
 
-def _expert(session: PlayedSession, seat: AgentID) -> Callable[[], Any]:
+def _expert(session: PlayedSession, seat: AgentID, kind: str | None) -> Callable[[], Any]:
     if iscoroutinefunction(session.expert_action):
-        return _Foreseen(session, seat)
-    return partial(session.expert_action, seat)
+        return _Foreseen(session, seat, kind)
+    return partial(session.expert_action, seat, kind)
 
 
 class _Foreseen:
     """`Seat.expert` where the expert is on a server: asked before the agent is, for agents call it as a function."""
 
-    __slots__ = ("_answer", "_seat", "_session")
+    __slots__ = ("_answer", "_kind", "_seat", "_session")
 
-    def __init__(self, session: PlayedSession, seat: AgentID) -> None:
-        self._session, self._seat = session, seat
+    def __init__(self, session: PlayedSession, seat: AgentID, kind: str | None) -> None:
+        self._session, self._seat, self._kind = session, seat, kind
         self._answer: Action | ArenaError = UsageError(f"no action of {seat} is due")
 
     async def ask(self) -> None:
         """Get the answer for this turn; what the expert raises is raised when the agent calls."""
         try:
-            self._answer = await settled(self._session.expert_action(self._seat))
+            self._answer = await settled(self._session.expert_action(self._seat, self._kind))
         except ArenaError as error:
             self._answer = error
 

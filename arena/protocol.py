@@ -249,10 +249,11 @@ class Truncate(_Request, frozen=True, kw_only=True, tag="truncate"):
 
 
 class Expert(_Request, frozen=True, kw_only=True, tag="expert"):
-    """Ask the environment's expert, on servers that allow it. Answered by `ExpertAction`."""
+    """Ask one of the environment's experts, on servers that allow it. Answered by `ExpertAction`."""
 
     session: str
     seat: AgentID
+    kind: str | None = None
 
 
 class Read(_Request, frozen=True, kw_only=True, tag="read"):

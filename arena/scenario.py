@@ -12,9 +12,9 @@ import pydantic
 import yaml
 from pydantic import Field
 
-from arena.env import Environment, Options
+from arena.env import Environment, Options, check_expert
 from arena.errors import ConfigError, UnknownIdError, did_you_mean
-from arena.registry import agents, explain, make, parse_options
+from arena.registry import agents, explain, make, make_agent, parse_options
 from arena.seeding import MAX_SEED, derive_seed
 from arena.trace import AgentRef
 from arena.types import AgentID, Limits, Task
@@ -194,6 +194,7 @@ class Scenario(Options):
             spec = agents.get(ref.id).spec
             if spec.needs_expert and not env.spec.expert:
                 raise ConfigError(f"agent {ref.id!r} needs an expert, and {env.spec.id} has none")
+            check_expert(env.spec, make_agent(ref.id, ref.options).expert_kind)
         if line_up.id is not None:
             return line_up.model_copy(update={"options": _resolved_options(line_up.id, line_up.options)})
         seats = {

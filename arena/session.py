@@ -17,7 +17,7 @@ from typing import Any, Literal, NoReturn
 
 import msgspec
 
-from arena.env import Environment, SeatSpec
+from arena.env import Environment, SeatSpec, check_expert
 from arena.errors import (
     BoundaryError,
     EnvError,
@@ -279,16 +279,17 @@ class Session:
         twin._began = self._clock()
         return twin
 
-    def expert_action(self, agent: AgentID) -> Action:
+    def expert_action(self, agent: AgentID, kind: str | None = None) -> Action:
         """Return the environment's expert's action for a seat that is to act; nothing changes.
 
         Raises:
-            UnsupportedError: There is no expert, or it does not know how to go on from here.
+            UnsupportedError: There is no such expert, or it does not know how to go on from here.
         """
         if self.status != "running":
             self._raise_not_running()
+        check_expert(self.env.spec, kind)
         try:
-            return self.env.expert_action(agent)
+            return self.env.expert_action(agent) if kind is None else self.env.expert_action(agent, kind)
         except UnsupportedError:
             raise
         except Exception as error:

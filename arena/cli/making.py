@@ -31,6 +31,8 @@ def make_tasks(env: str, maker: str, out: Path | None, given: Mapping[str, Any])
     cls = makers[maker]
     made = cls(parse_options(f"{env} {maker}", cls.Options, given))
     require_writable(out)
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"cannot make tasks in {out}: it is a file")
     bar = Progress(
         TextColumn(maker), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=make_console(stderr=True)
     )

@@ -85,8 +85,9 @@ def _one_episode(
     }
     for override in overrides:
         apply_override(data, override)
-    given = data["agents"].get(agent, {}) if isinstance(data["agents"], dict) else {}
-    if not isinstance(given, dict) or {*data["agents"]} - {agent} or {*given} - {"options"}:
+    agents = data["agents"] if isinstance(data["agents"], dict) else {"": data["agents"]}
+    given = agents.get(agent, {})
+    if not isinstance(given, dict) or {*agents} - {agent} or {*given} - {"options"}:
         raise UsageError(f"here --set agents takes only agents.{agent}.options.NAME=VALUE")
     data |= {"episodes": 1, "seeds": [seed], "retries": 0}
     possible = validate_scenario({**data, "agents": {"nobody": agent}}, "play").make_env().possible_agents

@@ -161,9 +161,9 @@ class AsyncRemoteSession(EpisodeVerbs):
         """End a running episode between two steps because a limit was reached."""
         return await self._client._run(self._truncate(kind, value, allowed))
 
-    async def expert_action(self, agent: AgentID) -> Action:
+    async def expert_action(self, agent: AgentID, kind: str | None = None) -> Action:
         """Return the environment's expert's action for a seat that is to act."""
-        return await self._client._run(self._expert(agent))
+        return await self._client._run(self._expert(agent, kind))
 
     async def read(self, wait_s: float = 0.0) -> list[StepRecord]:
         """Return the steps that others have taken since; see `RemoteSession.read`."""

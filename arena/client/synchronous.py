@@ -287,14 +287,14 @@ class RemoteSession(EpisodeVerbs):
         """End a running episode between two steps because a limit was reached."""
         return self._client._run(self._truncate(kind, value, allowed))
 
-    def expert_action(self, agent: AgentID) -> Action:
+    def expert_action(self, agent: AgentID, kind: str | None = None) -> Action:
         """Return the environment's expert's action for a seat that is to act.
 
         Raises:
-            UnsupportedError: There is no expert.
+            UnsupportedError: There is no such expert.
             ForbiddenError: The server does not allow it.
         """
-        return self._client._run(self._expert(agent))
+        return self._client._run(self._expert(agent, kind))
 
     def read(self, wait_s: float = 0.0) -> list[StepRecord]:
         """Return the steps that remote seats have taken since, and add them to the journal.

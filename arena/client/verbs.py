@@ -148,10 +148,10 @@ class EpisodeVerbs(Episode):
         reply: Stepped = yield from self._asked(request)
         return self._advance(index, reply)
 
-    def _expert(self, agent: AgentID) -> Flow[Action]:
+    def _expert(self, agent: AgentID, kind: str | None) -> Flow[Action]:
         if self.status != "running":
             self._raise_not_running()
-        reply: ExpertAction = yield from self._asked(Expert(id=0, session=self.id, seat=agent))
+        reply: ExpertAction = yield from self._asked(Expert(id=0, session=self.id, seat=agent, kind=kind))
         return reply.action
 
     def _read(self, wait_s: float) -> Flow[list[StepRecord]]:

@@ -281,7 +281,7 @@ class Worker:
             case Read():
                 reply = _records(hosted, request)
             case Expert():
-                reply = ExpertAction(id=request.id, action=session.expert_action(request.seat))
+                reply = ExpertAction(id=request.id, action=session.expert_action(request.seat, request.kind))
             case GetTrace():
                 end = session.end()
                 lines = _episode(call.session, hosted, end).lines().decode()

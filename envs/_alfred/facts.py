@@ -14,7 +14,19 @@ from typing import Any, TypeAlias
 
 from .pddl import And, Atom, Equal, Exists, ForAll, Formula, Is, Not, Or, Typed
 
-__all__ = ["ROOT_TYPE", "Row", "Rows", "Schema", "Slots", "Solver", "State", "Test", "compile_condition", "predicates"]
+__all__ = [
+    "ROOT_TYPE",
+    "Row",
+    "Rows",
+    "Schema",
+    "Slots",
+    "Solver",
+    "State",
+    "Test",
+    "compile_condition",
+    "predicates",
+    "renamed",
+]
 
 ROOT_TYPE = "object"
 
@@ -206,7 +218,7 @@ class _Compiler:
             case Exists(variables, inner):
                 names = {name: self.slots.fresh(name) for name, _ in variables}
                 typed = tuple((names[name], type) for name, type in variables)
-                return [*self._pieces(_renamed(inner, names)), *_members(typed)]
+                return [*self._pieces(renamed(inner, names)), *_members(typed)]
             case _:
                 return [part]
 
@@ -363,7 +375,7 @@ def _cost(part: Formula, bound: Collection[str]) -> tuple[int, int]:
     return (4, 0)
 
 
-def _renamed(formula: Formula, names: Mapping[str, str]) -> Formula:
+def renamed(formula: Formula, names: Mapping[str, str]) -> Formula:
     """Return a condition with other names for its free variables."""
     match formula:
         case Is(atom):
@@ -371,13 +383,13 @@ def _renamed(formula: Formula, names: Mapping[str, str]) -> Formula:
         case Equal(left, right):
             return Equal(names.get(left, left), names.get(right, right))
         case Not(part):
-            return Not(_renamed(part, names))
+            return Not(renamed(part, names))
         case And(parts):
-            return And(tuple(_renamed(part, names) for part in parts))
+            return And(tuple(renamed(part, names) for part in parts))
         case Or(parts):
-            return Or(tuple(_renamed(part, names) for part in parts))
+            return Or(tuple(renamed(part, names) for part in parts))
         case Exists(variables, part) | ForAll(variables, part):
             own = {name for name, _ in variables}
             kept = {old: new for old, new in names.items() if old not in own}
-            return type(formula)(variables, _renamed(part, kept))
+            return type(formula)(variables, renamed(part, kept))
     raise AssertionError(formula)

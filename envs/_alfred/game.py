@@ -266,9 +266,7 @@ class Play:
         if not new:
             return
         first = self.game.agents[0]
-        schema = self._program.schema
-        for type in (AGENT, ROOT_TYPE):
-            slot = schema.members(type)
+        for slot in self._program.members:
             self._state[slot] = self._state[slot] | set(new)
         for predicate in self.game.writers:
             for row in [row for row in self._state[self.game.writers[predicate][0]] if first in row]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .facts import Schema, Slots, Solver, State, Test, compile_condition, predicates
+from .facts import ROOT_TYPE, Schema, Slots, Solver, State, Test, compile_condition, predicates, renamed
 from .grammar import Grammar, GrammarError, RuleRef
 from .pddl import (
     Action,
@@ -36,7 +36,7 @@ AGENT = "agent"
 """The type of those who act."""
 DENIED = "not_"
 """Begins the name of the predicate that says what an action has made false."""
-_FOUND = "!found"
+_FOUND, _ONE_AGENT = "!found", "?the-agent"
 _KEPT_PROGRAMS = 32
 
 
@@ -89,6 +89,7 @@ class Program:
         self.schema = Schema()
         self._goals: dict[Formula, tuple[Slots, Test]] = {}
         self._text_slot = self.schema.texts()
+        self.members = tuple(self.schema.members(type) for type in (AGENT, ROOT_TYPE))
         writer = Writer(grammar.rules, frozenset(grammar.texts), self.schema, self._text_slot)
         self.intro_slots = Slots()
         self.intro: Teller = writer.template((RuleRef("intro"),), {"a": AGENT}, self.intro_slots)
@@ -106,8 +107,12 @@ class Program:
         )
 
     def goal(self, formula: Formula) -> tuple[list[str], Test]:
-        """Return what tests a goal, and the values that it starts from; goals that differ in names only share it."""
-        general, names = _generalised(formula)
+        """Return what tests a goal, and the values that it starts from; goals that differ in names only share it.
+
+        Whatever a goal says of agents must be true of the same one, so that a team does not look at a book by one of
+        them holding it and another one standing at the lamp. For one agent that changes nothing.
+        """
+        general, names = _generalised(_by_one_agent(formula))
         if general not in self._goals:
             slots = Slots()
             for number in range(len(names)):
@@ -212,6 +217,24 @@ def _idle_test(action: Action, slots: Slots) -> Callable[[list[str]], bool] | No
         return True
 
     return is_idle
+
+
+def _by_one_agent(formula: Formula) -> Formula:
+    """Return a formula in which all agents that exist are the same one, where it speaks of agents that exist."""
+
+    def joined(one: Formula) -> Formula:
+        match one:
+            case And(parts):
+                return And(tuple(map(joined, parts)))
+            case Exists(variables, part):
+                agents = {name: _ONE_AGENT for name, type in variables if type == AGENT}
+                others = tuple((name, type) for name, type in variables if type != AGENT)
+                part = joined(renamed(part, agents))
+                return Exists(others, part) if others else part
+        return one
+
+    of_one = joined(formula)
+    return formula if of_one == formula else Exists(((_ONE_AGENT, AGENT),), of_one)
 
 
 def _generalised(formula: Formula) -> tuple[Formula, list[str]]:

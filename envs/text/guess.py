@@ -121,7 +121,7 @@ class Guess(SingleAgentEnvironment):
         """Return 1 for the right number."""
         return Score(float(self._won), self._won, {"guesses": float(self._guesses)})
 
-    def expert_action(self, agent: AgentID) -> Action:
+    def expert_action(self, agent: AgentID, kind: str | None = None) -> Action:
         """Return the middle of what the hints leave."""
         return str((self._low + self._high) // 2)
 

@@ -182,7 +182,7 @@ class TextWorld(SingleAgentEnvironment):
         metrics = {"won": float(won), "lost": float(lost), "commands": float(len(self._commands))}
         return Score(self._share(self._state["score"]), won, metrics)
 
-    def expert_action(self, agent: AgentID) -> Action:
+    def expert_action(self, agent: AgentID, kind: str | None = None) -> Action:
         """Return the walkthrough's next command, or the planner's once the walkthrough has been left."""
         walkthrough: list[str] = self._state["extra.walkthrough"]
         given = len(self._commands)

@@ -709,6 +709,16 @@ DEFECTS: list[tuple[str, str, Any]] = [
         variant(Walk, expert_action=lambda self, agent: self.legal()[0], Options=_Patient),
     ),
     ("expert changes state", "expert_changes_nothing", variant(Walk, expert_action=_moves_by_asking)),
+    ("experts of one name", "experts_are_told_apart_by_name", variant(Walk, {"experts": ("a", "a")})),
+    (
+        "first expert is not the default",
+        "experts_are_told_apart_by_name",
+        variant(
+            Walk,
+            {"experts": ("first", "second")},
+            expert_action=lambda self, agent, kind="second": self.legal()[0 if kind == "second" else -1],
+        ),
+    ),
     ("expert not declared", "undeclared_expert_is_refused", variant(Walk, {"expert": False})),
     ("snapshots not declared", "undeclared_snapshots_are_refused", variant(Walk, {"snapshots": False})),
     ("snapshot moves", "snapshot_changes_nothing", variant(Walk, snapshot=_snapshot_and_rest)),

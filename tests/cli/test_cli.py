@@ -97,6 +97,7 @@ def test_json_prints_the_summary_and_nothing_else(here):
         ("run guess.yaml --set tasks.split=tran", "did you mean 'train'"),
         ("run guess.yaml --set tasks.ids=[range-17]", "did you mean 'range-16'"),
         ("run guess.yaml --set metrics=[gueses]", "did you mean 'guesses'"),
+        ("run guess.yaml --set by=[gueses]", "cannot be broken down by 'gueses' .did you mean 'guesses'"),
         ("run guess.yaml --set agents={a: {seats: {white: {id: random}}}}", "seats are given for white; .* has player"),
         ("run guess.yaml --set seeds=[-1]", "seeds lie between 0 and"),
         ("run guess.yaml --set nonsense", "takes KEY=VALUE"),
@@ -111,6 +112,12 @@ def test_json_prints_the_summary_and_nothing_else(here):
         ("show nothing.jsonl", "cannot read the trace"),
         ("describe text/gues-v0", "did you mean 'text/guess-v0'"),
         ("tasks text/guess-v0 --split tst", "did you mean 'test'"),
+        ("tasks text/guess-v0 generate --out made", "text/guess-v0 has no makers of tasks"),
+        ("tasks text/alfworld-v0 generat --out made", "did you mean 'generate'"),
+        ("tasks text/alfworld-v0 generate", "say where the tasks go"),
+        ("tasks text/alfworld-v0 generate --out made --set gaems=3", "did you mean 'games'"),
+        ("tasks text/alfworld-v0 generate --out guess.yaml", "guess.yaml"),
+        ("tasks text/guess-v0 --out made", "--out is for makers"),
         ("play text/guess-v0 --agent expert --seat white=random", "a seat of player"),
         ("play text/guess-v0 --agent expert --task range-11", "did you mean"),
     ],
@@ -245,6 +252,19 @@ def test_show_prints_the_episode_that_is_asked_for(here):
     assert "is right!" in first
     assert "random/0/0" in second
     assert arena("show", "out", "--episode", "99", cwd=here).returncode == 2
+
+
+def test_scores_are_broken_down_by_what_the_scenario_names(here):
+    done = arena("run", "guess.yaml", "--out", "out", "--set", "by=[guesses]", cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert "by guesses" in done.stdout
+    summary = json.loads((here / "out/summary.json").read_text())
+    for row in [summary, *summary["comparisons"]]:
+        groups = row["by"]["guesses"]
+        assert list(groups) == sorted(groups, key=int)
+        assert sum(group["completed"] for group in groups.values()) == row["completed"]
+        total = sum(group["completed"] * group["score_mean"] for group in groups.values())
+        assert total == pytest.approx(row["completed"] * row["score_mean"])
 
 
 def test_the_lists_are_readable_by_machines(here):

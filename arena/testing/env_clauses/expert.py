@@ -70,6 +70,19 @@ def _ask(env: Environment, now: TimeStep) -> list[Any]:
 
 
 @CLAUSES.add
+def experts_are_told_apart_by_name(probe: EnvProbe) -> None:
+    """Names of its experts where there are several; the first one is asked where none is named."""
+    names = probe.spec.experts
+    need(bool(names), "no names of experts are declared")
+    if not probe.spec.expert or len(names) < 2 or len(set(names)) != len(names) or not all(names):
+        broken(f"experts is {names} and expert is {probe.spec.expert}; name several experts, each once, or none")
+    env, now = probe.begun()
+    agent = now.acting[0]
+    if env.expert_action(agent) != env.expert_action(agent, names[0]):
+        broken(f"the expert that is asked where none is named is not the first one, {names[0]!r}")
+
+
+@CLAUSES.add
 def undeclared_expert_is_refused(probe: EnvProbe) -> None:
     """Raises UnsupportedError: there is no expert."""
     need(not probe.spec.expert, "an expert is declared")
