@@ -132,8 +132,8 @@ def plan(play: Play, agent: str | None = None) -> list[str]:
 
     Args:
         play: The episode, in any state.
-        agent: Who acts, the first one by default. What others hold is out of reach, but counts where the goal asks
-            that somebody holds something or stands somewhere.
+        agent: Who acts, the first one by default. What others hold is out of reach, but one of them may be waiting with
+            it for a lamp to be used.
 
     Raises:
         UnsupportedError: The agent cannot reach the goal, or it is none of the goals of the six tasks.
@@ -333,11 +333,19 @@ class _Model(abc.ABC):
         site: The location of each receptacle.
         inside: The receptacles of each location.
         accepts: The receptacles that can take each object, as bits.
-        others: Numbers of the locations where others stand.
+        awaited: Numbers of the locations where others wait for something to be done.
         start: The state of the episode.
     """
 
-    def __init__(self, house: _House, play: Play, agent: str, objects: Sequence[str], ready: Collection[str]) -> None:
+    def __init__(
+        self,
+        house: _House,
+        play: Play,
+        agent: str,
+        objects: Sequence[str],
+        ready: Collection[str],
+        awaited: Collection[str] = (),
+    ) -> None:
         self.game = play.game
         held = [object for holder, object in sorted(play.facts("holds")) if holder == agent]
         self.objects = list(dict.fromkeys([*objects, *held]))
@@ -345,18 +353,18 @@ class _Model(abc.ABC):
         standing = {who: place for who, place in play.facts("atlocation")}
         if agent not in standing:
             raise UnsupportedError(f"{agent} is nowhere in the house of {play.game.path}")
-        here, others = standing[agent], {place for other, place in standing.items() if other != agent}
+        here = standing[agent]
         closed = {one.id for one in chain(*house.receptacles.values()) if one.opens} - _ids(play, "opened")
         types = [house.types.get(id, _NO_TYPES) for id in self.objects]
 
-        kept = dict(self._kept(house, {here, *others}, contents.keys(), closed, _NO_TYPES.union(*types)))
+        kept = dict(self._kept(house, {here, *awaited}, contents.keys(), closed, _NO_TYPES.union(*types)))
         self.receptacles = [one for found in kept.values() for one in found]
         self.site = [number for number, found in enumerate(kept.values()) for _ in found]
         self.inside = [[n for n, site in enumerate(self.site) if site == number] for number in range(len(kept))]
         self.movable = [number for number, id in enumerate(self.objects) if id in house.pickupable]
         self.accepts = [_bits(not one.isdisjoint(place.holds) for place in self.receptacles) for one in types]
         locations = list(kept)
-        self.others = {locations.index(place) for place in others}
+        self.awaited = {locations.index(place) for place in awaited}
         self.start = _State(
             here=locations.index(here),
             held=self.objects.index(held[0]) if held else _NOTHING,
@@ -579,10 +587,13 @@ class _LookModel(_Model):
     def __init__(self, house: _House, goal: _Look, play: Play, agent: str) -> None:
         wanted = house.objects(goal.object_type)
         lamps = [id for id in house.objects(goal.lamp_type) if id in house.suited]
-        super().__init__(house, play, agent, [*wanted, *lamps], _ids(play, "istoggled"))
+        standing = {who: place for who, place in play.facts("atlocation")}
+        waiting = {standing[who] for who, object in play.facts("holds") if who != agent and object in wanted}
+        super().__init__(house, play, agent, [*wanted, *lamps], _ids(play, "istoggled"), waiting)
         self._wanted = range(len(wanted))
         self._lamps = [self.objects.index(id) for id in lamps]
-        self._is_held_by_other = any(who != agent and object in wanted for who, object in play.facts("holds"))
+        at_hand = _bits(site in self.awaited for site in self.site)
+        self._can_come = {lamp for lamp in self._lamps if lamp in self.movable and self.accepts[lamp] & at_hand}
 
     def purpose(self, receptacle: _Receptacle) -> tuple[bool, ...]:
         return ()
@@ -594,17 +605,21 @@ class _LookModel(_Model):
                     yield _Step(_USE, place, lamp)
 
     def bound(self, state: _State) -> float:
-        is_held = self._is_held_by_other or state.held in self._wanted
+        is_held = state.held in self._wanted
         takes = [(0.0, state.here)] if is_held else list(self._takes(state))
         least = inf
         for lamp in self._lamps:
             use = 1 - (state.ready >> lamp & 1)
             if lamp == state.held and self.accepts[lamp]:
                 least = min(least, use + (1 if is_held else min(takes, default=(inf,))[0]))
+            if lamp in self._can_come:
+                least = min(least, use + (1 if lamp == state.held else 2))
             for place in state.places[lamp]:
                 site = self.site[place]
+                if site in self.awaited:
+                    least = min(least, use and use + (site != state.here))
                 for cost, end in takes:
-                    least = min(least, cost + use + self._walk(state, end, site, bool(use), is_held))
+                    least = min(least, cost + use + (site != end))
         return least
 
     def _takes(self, state: _State) -> Iterator[tuple[float, int]]:
@@ -614,17 +629,6 @@ class _LookModel(_Model):
         for place, _ in offers:
             site = self.site[place]
             yield arrivals[site] + 1 + (state.closed >> place & 1), site
-
-    def _walk(self, state: _State, end: int, lamp: int, is_unused: bool, is_held: bool) -> int:
-        """Return how many times one must go, or fewer, beside the way to the object, to where the goal holds.
-
-        Where somebody else stands at the lamp, it must only be used at some time.
-        """
-        if lamp not in self.others:
-            return end != lamp
-        if is_unused and (is_held or state.held == _NOTHING):
-            return lamp not in (state.here, end)
-        return 0
 
 
 def _ids(play: Play, predicate: str) -> set[str]:
