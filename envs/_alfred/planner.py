@@ -77,7 +77,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """The goal that somebody stands at a used lamp of a type while somebody holds an object of a type."""
+    """The goal that somebody stands at a used lamp of a type, with an object of a type in hand."""
 
     object_type: str
     lamp_type: str
@@ -285,7 +285,7 @@ def _look_goal(literals: Set[Atom]) -> _Look | None:
                 ("objecttype", object, types.get(object, "")),
                 ("holds", holder, object),
             }
-            if known == literals and _are_variables(lamp, receptacle, location, viewer, holder, object):
+            if known == literals and _are_variables(lamp, receptacle, location, object, *{viewer, holder}):
                 return _Look(types[object], types[lamp]) if types[object] != types[lamp] else None
     return None
 
@@ -592,8 +592,6 @@ class _LookModel(_Model):
         super().__init__(house, play, agent, [*wanted, *lamps], _ids(play, "istoggled"), waiting)
         self._wanted = range(len(wanted))
         self._lamps = [self.objects.index(id) for id in lamps]
-        at_hand = _bits(site in self.awaited for site in self.site)
-        self._can_come = {lamp for lamp in self._lamps if lamp in self.movable and self.accepts[lamp] & at_hand}
 
     def purpose(self, receptacle: _Receptacle) -> tuple[bool, ...]:
         return ()
@@ -605,30 +603,46 @@ class _LookModel(_Model):
                     yield _Step(_USE, place, lamp)
 
     def bound(self, state: _State) -> float:
-        is_held = state.held in self._wanted
-        takes = [(0.0, state.here)] if is_held else list(self._takes(state))
+        takes = [(0.0, state.here)] if state.held in self._wanted else list(self._takes(state, self._wanted))
         least = inf
         for lamp in self._lamps:
             use = 1 - (state.ready >> lamp & 1)
             if lamp == state.held and self.accepts[lamp]:
-                least = min(least, use + (1 if is_held else min(takes, default=(inf,))[0]))
-            if lamp in self._can_come:
-                least = min(least, use + (1 if lamp == state.held else 2))
+                least = min(least, use + min(takes, default=(inf, 0))[0])
             for place in state.places[lamp]:
                 site = self.site[place]
-                if site in self.awaited:
-                    least = min(least, use and use + (site != state.here))
-                for cost, end in takes:
-                    least = min(least, cost + use + (site != end))
+                least = min(least, use + min((cost + (end != site) for cost, end in takes), default=inf))
+            for viewer in self.awaited:
+                least = min(least, use + self._bringing(state, lamp, viewer, bool(use)))
         return least
 
-    def _takes(self, state: _State) -> Iterator[tuple[float, int]]:
-        """Yield what it costs to take each object that can be looked at, and where one stands then."""
-        offers = [(place, one) for one in self._wanted if one in self.movable for place in state.places[one]]
-        arrivals = self.arrivals(state, sum(1 << place for place in {place for place, _ in offers}))
-        for place, _ in offers:
+    def _takes(self, state: _State, objects: Iterable[int], free: int = 0) -> Iterator[tuple[float, int]]:
+        """Yield what it costs to take each of some objects, and where one stands then.
+
+        Args:
+            state: The state.
+            objects: The objects.
+            free: Receptacles, as bits, whose opening is not counted.
+        """
+        offers = [place for object in objects if object in self.movable for place in state.places[object]]
+        arrivals = self.arrivals(state, free | sum(1 << place for place in set(offers)))
+        for place in offers:
             site = self.site[place]
             yield arrivals[site] + 1 + (state.closed >> place & 1), site
+
+    def _bringing(self, state: _State, lamp: int, viewer: int, is_unused: bool) -> float:
+        """Return a bound for having a lamp where somebody else stands with an object, without using it.
+
+        If it is there already, one must go where it can be used: seldom it is in another place too.
+        """
+        sites = {self.site[place] for place in state.places[lamp]}
+        if viewer in sites:
+            return is_unused and state.here not in sites
+        fitting = [place for place in self.inside[viewer] if self.accepts[lamp] >> place & 1]
+        put = 1 + min((state.closed >> place & 1 for place in fitting), default=inf)
+        free = sum(1 << place for place in fitting)
+        takes = [(0.0, state.here)] if lamp == state.held else self._takes(state, [lamp], free)
+        return put + min((cost + (site != viewer) for cost, site in takes), default=inf)
 
 
 def _ids(play: Play, predicate: str) -> set[str]:

@@ -276,6 +276,15 @@ def test_whoever_looks_must_hold_the_thing_but_anybody_can_use_the_lamp(tmp_path
     assert play.won
 
 
+def test_a_lamp_can_be_brought_to_whoever_waits_with_the_thing(tmp_path):
+    more = ["(inReceptacle DeskLamp_bar_1 Fridge_bar_1)", "(toggleable DeskLamp_bar_1)", "(pickupable DeskLamp_bar_1)"]
+    more += ["(opened Fridge_bar_1)", "(canContain CounterTopType DeskLampType)"]
+    play = kitchen(tmp_path, goal_of("look_at_obj_in_light"), agents=("agent1", "agent2"), more=more)
+    follow(play, ["go to fridge 1", "take desklamp 1 from fridge 1"])
+    follow(play, ["go to countertop 1", "take apple 2 from countertop 1"], "agent2")
+    assert plan(play) == ["go to countertop 1", "move desklamp 1 to countertop 1", "use desklamp 1"]
+
+
 def test_an_object_that_was_in_two_places_stays_in_one_of_them(tmp_path):
     more = ["(inReceptacle Apple_bar_1 Fridge_bar_1)", "(coolable Apple_bar_1)"]
     play = kitchen(tmp_path, goal_of("pick_cool_then_place_in_recep", "CounterTop"), more=more)
