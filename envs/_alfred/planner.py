@@ -17,112 +17,23 @@ from __future__ import annotations
 
 import abc
 import heapq
-import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, count
 from math import inf
 from typing import NamedTuple, TypeAlias
 
 from arena import UnsupportedError, UsageError
 
-from .game import Game, Play
-from .pddl import And, Atom, Equal, Exists, Formula, Is, Not
+from .game import Play
+from .goals import GO, OPEN, PUT, TAKE, USE, LookGoal, PlaceGoal, Receptacle, Setting, grouped, setting_of
 
 __all__ = ["plan"]
 
-_GO, _OPEN, _TAKE, _PUT, _USE = "gotolocation", "openobject", "pickupobject", "putobject", "toggleobject"
-_TOLD = frozenset(("?r", "?o", "?lend"))
-"""Parameters that the texts of commands can depend on: a receptacle, an object, and where one goes."""
 _NOTHING = -1
-_DISTINCT = "distinct"
 _NO_TYPES: frozenset[str] = frozenset()
 
 _Trip: TypeAlias = tuple[float, int, int]
 """How many commands it takes, for which object, and the receptacle where that is taken."""
-
-
-class _Treatment(NamedTuple):
-    """What is done to an object in hand where a receptacle of the tool's type stands.
-
-    Attributes:
-        action: The action's name.
-        suits: What objects must be for it.
-        makes: What they are then.
-        tool_type: The type of receptacle.
-    """
-
-    action: str
-    suits: str
-    makes: str
-    tool_type: str
-
-
-_TREATMENTS = (
-    _Treatment("cleanobject", "cleanable", "isclean", "sinkbasintype"),
-    _Treatment("heatobject", "heatable", "ishot", "microwavetype"),
-    _Treatment("coolobject", "coolable", "iscool", "fridgetype"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """The goal that objects of a type are in one receptacle of a type: one or two, or one that is treated."""
-
-    object_type: str
-    receptacle_type: str
-    count: int
-    treatment: _Treatment | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """The goal that somebody stands at a used lamp of a type, with an object of a type in hand."""
-
-    object_type: str
-    lamp_type: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Receptacle:
-    """A place for objects.
-
-    Attributes:
-        id: Its id.
-        location: Where one stands to reach it.
-        types: Its types; one in official games.
-        holds: The types of objects that can be put there.
-        opens: Whether it can be open or closed.
-    """
-
-    id: str
-    location: str
-    types: frozenset[str]
-    holds: frozenset[str]
-    opens: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _House:
-    """What no action changes.
-
-    Attributes:
-        goal: What is wanted.
-        receptacles: By location; both sorted.
-        types: The types of each object.
-        pickupable: Objects that can be taken.
-        suited: Objects that the goal's treatment suits, all where it has none; or those that can be used.
-    """
-
-    goal: _Place | _Look
-    receptacles: Mapping[str, tuple[_Receptacle, ...]]
-    types: Mapping[str, frozenset[str]]
-    pickupable: Collection[str]
-    suited: Collection[str]
-
-    def objects(self, type: str) -> list[str]:
-        """Return the ids of the objects of a type, sorted."""
-        return [id for id, types in self.types.items() if type in types]
 
 
 def plan(play: Play, agent: str | None = None) -> list[str]:
@@ -152,142 +63,11 @@ def plan(play: Play, agent: str | None = None) -> list[str]:
 
 
 def _model(play: Play, agent: str) -> _Model:
-    house = _house(play)
+    house = setting_of(play)
     goal = house.goal
-    return _PlaceModel(house, goal, play, agent) if isinstance(goal, _Place) else _LookModel(house, goal, play, agent)
-
-
-_houses: weakref.WeakKeyDictionary[Game, _House] = weakref.WeakKeyDictionary()
-
-
-def _house(play: Play) -> _House:
-    house = _houses.get(play.game)
-    if house is None:
-        house = _houses[play.game] = _read_house(play)
-    return house
-
-
-def _read_house(play: Play) -> _House:
-    goal = _goal(play.game)
-    treatment = goal.treatment if isinstance(goal, _Place) else None
-    _check_rules(play.game, [_GO, _OPEN, _TAKE, _PUT, treatment.action if treatment else _USE])
-    suits = "toggleable" if isinstance(goal, _Look) else treatment and treatment.suits
-    types = _grouped(play.facts("objecttype"))
-    return _House(
-        goal=goal,
-        receptacles=_receptacles(play),
-        types=types,
-        pickupable={id for (id,) in play.facts("pickupable")},
-        suited={id for (id,) in play.facts(suits)} if suits else types,
+    return (
+        _PlaceModel(house, goal, play, agent) if isinstance(goal, PlaceGoal) else _LookModel(house, goal, play, agent)
     )
-
-
-def _check_rules(game: Game, actions: Sequence[str]) -> None:
-    """Raise an error unless a game has these actions, with commands that tell no more than plans know."""
-    domain, told = game.program.domain, {rule.name: rule.told for rule in game.program.rules}
-    for name in actions:
-        action = domain.actions.get(name)
-        if action is None or not {action.parameters[place][0] for place in told[name]} <= _TOLD:
-            raise UnsupportedError(f"the rules of {game.path} are not ALFRED's: {name!r} is missing or another action")
-
-
-def _receptacles(play: Play) -> dict[str, tuple[_Receptacle, ...]]:
-    kinds, contents = _grouped(play.facts("receptacletype")), _grouped(play.facts("cancontain"))
-    opens = play.facts("openable")
-    found: dict[str, list[_Receptacle]] = {}
-    seen = set()
-    for id, location in sorted(play.facts("receptacleatlocation")):
-        if id in seen:
-            raise UnsupportedError(f"{id} stands in two places in {play.game.path}; plans need one for each receptacle")
-        seen.add(id)
-        types = kinds.get(id, _NO_TYPES)
-        holds = _NO_TYPES.union(*(contents.get(type, _NO_TYPES) for type in types))
-        found.setdefault(location, []).append(_Receptacle(id, location, types, holds, (id,) in opens))
-    return {location: tuple(found[location]) for location in sorted(found)}
-
-
-def _grouped(rows: Iterable[Sequence[str]]) -> dict[str, frozenset[str]]:
-    """Return what stands second in the rows, by what stands first, sorted."""
-    groups: dict[str, set[str]] = {}
-    for first, second in rows:
-        groups.setdefault(first, set()).add(second)
-    return {first: frozenset(groups[first]) for first in sorted(groups)}
-
-
-def _goal(game: Game) -> _Place | _Look:
-    literals = frozenset(_literals(game.goal, {}, count()))
-    goal = _place_goal(literals) or _look_goal(literals)
-    if goal is None:
-        raise UnsupportedError(
-            f"the goal of {game.path} is none that can be planned for: one or two objects of a type in a receptacle, "
-            "one that is clean, hot or cool, or one that is held at a lamp"
-        )
-    return goal
-
-
-def _literals(formula: Formula, names: Mapping[str, str], numbers: Iterator[int]) -> Iterator[Atom]:
-    """Yield what a condition asks for, each variable under a name of its own; () for all but plain facts."""
-    match formula:
-        case Is(atom):
-            yield (atom[0], *(names.get(term, term) for term in atom[1:]))
-        case Not(Equal(left, right)):
-            yield (_DISTINCT, *sorted((names.get(left, left), names.get(right, right))))
-        case And(parts):
-            for part in parts:
-                yield from _literals(part, names, numbers)
-        case Exists(variables, part):
-            inner = {**names, **{name: f"?{next(numbers)}" for name, _ in variables}}
-            yield from _literals(part, inner, numbers)
-        case _:
-            yield ()
-
-
-def _rows(literals: Set[Atom], predicate: str) -> list[Atom]:
-    return sorted(literal[1:] for literal in literals if literal[:1] == (predicate,))
-
-
-def _are_variables(*terms: str) -> bool:
-    return len(set(terms)) == len(terms) and all(term.startswith("?") for term in terms)
-
-
-def _place_goal(literals: Set[Atom]) -> _Place | None:
-    objects = sorted({object for object, _ in _rows(literals, "inreceptacle")})
-    receptacle_types, object_types = _rows(literals, "receptacletype"), _rows(literals, "objecttype")
-    treatment = next((one for one in _TREATMENTS if _rows(literals, one.makes)), None)
-    if not 1 <= len(objects) <= (1 if treatment else 2) or len(receptacle_types) != 1 or not object_types:
-        return None
-    (receptacle, receptacle_type), (_, object_type) = receptacle_types[0], object_types[0]
-    known: set[Atom] = {("receptacletype", receptacle, receptacle_type)}
-    for object in objects:
-        known |= {("inreceptacle", object, receptacle), ("objecttype", object, object_type)}
-        if treatment:
-            known |= {(treatment.suits, object), (treatment.makes, object)}
-    if len(objects) == 2:
-        known.add((_DISTINCT, *objects))
-    if known != literals or not _are_variables(receptacle, *objects):
-        return None
-    return _Place(object_type, receptacle_type, len(objects), treatment)
-
-
-def _look_goal(literals: Set[Atom]) -> _Look | None:
-    types = {object: type for object, type in _rows(literals, "objecttype")}
-    match [
-        _rows(literals, name) for name in ("istoggled", "inreceptacle", "receptacleatlocation", "atlocation", "holds")
-    ]:
-        case [[(lamp,)], [(_, receptacle)], [(_, location)], [(viewer, _)], [(holder, object)]]:
-            known = {
-                ("objecttype", lamp, types.get(lamp, "")),
-                ("toggleable", lamp),
-                ("istoggled", lamp),
-                ("inreceptacle", lamp, receptacle),
-                ("receptacleatlocation", receptacle, location),
-                ("atlocation", viewer, location),
-                ("objecttype", object, types.get(object, "")),
-                ("holds", holder, object),
-            }
-            if known == literals and _are_variables(lamp, receptacle, location, object, *{viewer, holder}):
-                return _Look(types[object], types[lamp]) if types[object] != types[lamp] else None
-    return None
 
 
 class _State(NamedTuple):
@@ -339,7 +119,7 @@ class _Model(abc.ABC):
 
     def __init__(
         self,
-        house: _House,
+        house: Setting,
         play: Play,
         agent: str,
         objects: Sequence[str],
@@ -349,7 +129,7 @@ class _Model(abc.ABC):
         self.game = play.game
         held = [object for holder, object in sorted(play.facts("holds")) if holder == agent]
         self.objects = list(dict.fromkeys([*objects, *held]))
-        contents = _grouped((place, object) for object, place in play.facts("inreceptacle") if object in self.objects)
+        contents = grouped((place, object) for object, place in play.facts("inreceptacle") if object in self.objects)
         standing = {who: place for who, place in play.facts("atlocation")}
         if agent not in standing:
             raise UnsupportedError(f"{agent} is nowhere in the house of {play.game.path}")
@@ -378,7 +158,7 @@ class _Model(abc.ABC):
         self._arrivals: dict[tuple[int, int, int], list[float]] = {}
 
     @abc.abstractmethod
-    def purpose(self, receptacle: _Receptacle) -> tuple[bool, ...]:
+    def purpose(self, receptacle: Receptacle) -> tuple[bool, ...]:
         """Return what a receptacle is good for, other than to put things down."""
 
     @abc.abstractmethod
@@ -391,12 +171,12 @@ class _Model(abc.ABC):
 
     def _kept(
         self,
-        house: _House,
+        house: Setting,
         taken: Collection[str],
         occupied: Collection[str],
         closed: Collection[str],
         types: frozenset[str],
-    ) -> Iterator[tuple[str, list[_Receptacle]]]:
+    ) -> Iterator[tuple[str, list[Receptacle]]]:
         """Yield the locations that are kept, with their receptacles: of those that differ in nothing, the first.
 
         Args:
@@ -424,19 +204,19 @@ class _Model(abc.ABC):
         here, held, closed, ready, places = state
         for site, receptacles in enumerate(self.inside):
             if site != here and receptacles:
-                yield _Step(_GO, receptacles[0]), _State(site, held, closed, ready, places)
+                yield _Step(GO, receptacles[0]), _State(site, held, closed, ready, places)
         for place in self.inside[here]:
             if closed >> place & 1:
-                yield _Step(_OPEN, place), _State(here, held, closed ^ 1 << place, ready, places)
+                yield _Step(OPEN, place), _State(here, held, closed ^ 1 << place, ready, places)
             elif held == _NOTHING:
                 for object in self.movable:
                     if place in places[object]:
                         left = tuple(one for one in places[object] if one != place)
                         after = (*places[:object], left, *places[object + 1 :])
-                        yield _Step(_TAKE, place, object), _State(here, object, closed, ready, after)
+                        yield _Step(TAKE, place, object), _State(here, object, closed, ready, after)
             elif self.accepts[held] >> place & 1:
                 after = (*places[:held], tuple(sorted({*places[held], place})), *places[held + 1 :])
-                yield _Step(_PUT, place, held), _State(here, _NOTHING, closed, ready, after)
+                yield _Step(PUT, place, held), _State(here, _NOTHING, closed, ready, after)
         for step in self.readying(state):
             yield step, _State(here, held, closed, ready | 1 << step.object, places)
 
@@ -468,7 +248,7 @@ class _Model(abc.ABC):
     def commands(self, steps: Sequence[_Step]) -> list[str]:
         """Return the texts of a plan's commands; one that goes names the receptacle where something is done then."""
         return [
-            self._command(step if step.action != _GO else _Step(_GO, following.receptacle))
+            self._command(step if step.action != GO else _Step(GO, following.receptacle))
             for step, following in zip(steps, [*steps[1:], steps[-1]], strict=True)
         ]
 
@@ -488,7 +268,7 @@ class _Model(abc.ABC):
 class _PlaceModel(_Model):
     """What matters where objects must be brought to a receptacle."""
 
-    def __init__(self, house: _House, goal: _Place, play: Play, agent: str) -> None:
+    def __init__(self, house: Setting, goal: PlaceGoal, play: Play, agent: str) -> None:
         self.goal = goal
         objects = [id for id in house.objects(goal.object_type) if id in house.suited]
         ready = _ids(play, goal.treatment.makes) if goal.treatment else objects
@@ -498,7 +278,7 @@ class _PlaceModel(_Model):
         self._targets = [n for n, one in enumerate(self.receptacles) if goal.receptacle_type in one.types]
         self._tools = {self.site[n]: n for n, one in enumerate(self.receptacles) if self._is_tool(one)}
 
-    def purpose(self, receptacle: _Receptacle) -> tuple[bool, ...]:
+    def purpose(self, receptacle: Receptacle) -> tuple[bool, ...]:
         return self.goal.receptacle_type in receptacle.types, self._is_tool(receptacle)
 
     def readying(self, state: _State) -> Iterator[_Step]:
@@ -564,7 +344,7 @@ class _PlaceModel(_Model):
             return opening + 2 + (site != end)
         return opening + 4 if self._tools else inf
 
-    def _is_tool(self, receptacle: _Receptacle) -> bool:
+    def _is_tool(self, receptacle: Receptacle) -> bool:
         return self.goal.treatment is not None and self.goal.treatment.tool_type in receptacle.types
 
 
@@ -584,7 +364,7 @@ def _cheapest_pair(firsts: list[_Trip], laters: list[_Trip], closed: int) -> flo
 class _LookModel(_Model):
     """What matters where an object must be held at a lamp."""
 
-    def __init__(self, house: _House, goal: _Look, play: Play, agent: str) -> None:
+    def __init__(self, house: Setting, goal: LookGoal, play: Play, agent: str) -> None:
         wanted = house.objects(goal.object_type)
         lamps = [id for id in house.objects(goal.lamp_type) if id in house.suited]
         standing = {who: place for who, place in play.facts("atlocation")}
@@ -593,14 +373,14 @@ class _LookModel(_Model):
         self._wanted = range(len(wanted))
         self._lamps = [self.objects.index(id) for id in lamps]
 
-    def purpose(self, receptacle: _Receptacle) -> tuple[bool, ...]:
+    def purpose(self, receptacle: Receptacle) -> tuple[bool, ...]:
         return ()
 
     def readying(self, state: _State) -> Iterator[_Step]:
         for lamp in self._lamps:
             for place in state.places[lamp]:
                 if self.site[place] == state.here and not state.ready >> lamp & 1:
-                    yield _Step(_USE, place, lamp)
+                    yield _Step(USE, place, lamp)
 
     def bound(self, state: _State) -> float:
         takes = [(0.0, state.here)] if state.held in self._wanted else list(self._takes(state, self._wanted))
