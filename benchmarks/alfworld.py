@@ -385,7 +385,7 @@ def in_process(*arguments: str, **environment: str) -> str:
 
 
 def session_memory(games: int, traced: bool) -> float:
-    """Return the bytes of each session beyond the first; they are stepped in turn and must tell what they tell alone."""
+    """Return the bytes of each session beyond the first; stepped in turn, they must tell what they tell alone."""
     env = arena.make(ENV, {"games": "official"})
     tasks = [env.taskset("train").task(index % games) for index in range(MEMORY_SESSIONS)]
     alone = [told_digest(steps_of(task, number)) for number, task in enumerate(tasks)]
