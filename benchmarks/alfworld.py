@@ -34,16 +34,17 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import arena
-from arena import Limits, Session, installed_version
+from arena import PLAYER, Limits, Session, installed_version
 from arena.envs._alfred.game import Play, load_game
 from arena.envs._alfred.generator import game_file
 from arena.envs._alfred.houses import GameSpec, furnish, game_of, problem_text
 from arena.envs._alfred.planner import plan
 from arena.envs._alfred.tables import tables
 from arena.envs._alfred.upstream import UpstreamPlay
+from arena.trace import StepRecord
 
 ENV = "text/alfworld-v0"
 STEPS_TARGET, RESET_TARGET, MEMORY_TARGET_MB = 1000, 200, 1.0
@@ -51,7 +52,8 @@ WARM_PASSES = 20
 EXPERT_STATES, UPSTREAM_ENVIRONMENTS = 5, 4
 MEMORY_SESSIONS, MEMORY_STEPS = 256, 20
 
-Told = tuple[str, tuple[str, ...], bool]
+T = TypeVar("T")
+Told: TypeAlias = tuple[str, tuple[str, ...], bool]
 """What an engine says: text, admissible commands, whether the game is won."""
 
 
@@ -123,6 +125,10 @@ class Times:
     told: list[Told] = field(default_factory=list)
 
 
+Turn: TypeAlias = tuple[str, Upstream | Fast, list[tuple[Script, Path]], int]
+"""A row's name, its engine, its games with their files, and how often they are played again."""
+
+
 # -- what is played ---------------------------------------------------------------------------------------------------
 
 
@@ -155,103 +161,115 @@ def random_commands(path: Path, steps: int, seed: int) -> list[str]:
 # -- the engines alone ------------------------------------------------------------------------------------------------
 
 
-def timed(call: Callable[[], Any], clock: Callable[[], float] = time.process_time) -> float:
-    """Return the seconds that a call takes."""
+def timed(call: Callable[..., T], *arguments: Any, clock: Callable[[], float] = time.process_time) -> tuple[float, T]:
+    """Return the seconds that a call takes, and what it returns."""
     began = clock()
-    call()
-    return clock() - began
+    result = call(*arguments)
+    return clock() - began, result
 
 
-def play_round(engine: Upstream | Fast, games: Iterable[tuple[Script, Path]], passes: int = 1) -> Times:
-    """Load, reset and play every game; steps are those of the last pass over the commands.
+def elapsed(call: Callable[..., T], *arguments: Any) -> tuple[float, T]:
+    """Return the seconds that pass during a call, whoever uses them, and what it returns."""
+    return timed(call, *arguments, clock=time.perf_counter)
+
+
+def play_round(engine: Upstream | Fast, games: Iterable[tuple[Script, Path]], *, warm_passes: int = 0) -> Times:
+    """Load, begin and play every game.
 
     Args:
         engine: Which.
         games: Scripts, with the files to read.
-        passes: How often the commands are given; 1 times the first visit of the states.
+        warm_passes: How often the game is then played again; if it is, only these steps are timed.
     """
     times = Times()
     for script, path in games:
-        times.load += timed(lambda path=path: engine.load(path))
-        first: list[Told] = []
-        times.reset += timed(lambda first=first: first.append(engine.begin()))
-        times.told += first
-        for number in range(passes):
-            if number:
-                engine.begin()
-            said: list[Told] = []
-            took = timed(lambda said=said, script=script: said.extend(map(engine.act, script.commands)))
-            if number == 0:
-                times.told += said
-            elif said != times.told[-len(said) :]:
+        load_s, _ = timed(engine.load, path)
+        reset_s, first = timed(engine.begin)
+        steps_s, told = timed(all_told, engine, script.commands)
+        times.told += [first, *told]
+        for _ in range(warm_passes):
+            if engine.begin() != first:
+                raise AssertionError(f"{script.path} begins differently when it is played again")
+            again_s, again = timed(all_told, engine, script.commands)
+            if again != told:
                 raise AssertionError(f"{script.path} is told differently when it is played again")
-            times.steps += took if number or passes == 1 else 0.0
-        times.count += len(script.commands) * max(1, passes - 1)
+            times.steps += again_s
+        times.load += load_s
+        times.reset += reset_s
+        times.steps += 0.0 if warm_passes else steps_s
+        times.count += len(script.commands) * (warm_passes or 1)
     return times
+
+
+def all_told(engine: Upstream | Fast, commands: list[str]) -> list[Told]:
+    """Give the commands and return what is said."""
+    return [engine.act(command) for command in commands]
 
 
 def compare_engines(played: list[Script], rounds: int, scratch: Path) -> None:
     """Time both engines in turn and print it."""
     upstream, fast = Upstream(), Fast()
     rows: dict[str, list[Times]] = {"upstream": [], "cold": [], "warm": []}
+    known = [(script, script.path) for script in played]
     for number in range(rounds):
-        copies = [scratch / f"{number}-{index}.tw-pddl" for index in range(len(played))]
-        for script, copy in zip(played, copies, strict=True):
+        new = [(script, scratch / f"{number}-{index}.tw-pddl") for index, script in enumerate(played)]
+        for script, copy in new:
             shutil.copyfile(script.path, copy)
-        turns: list[tuple[str, Callable[[], Times]]] = [
-            ("upstream", lambda: play_round(upstream, [(script, script.path) for script in played])),
-            ("cold", lambda copies=copies: play_round(fast, zip(played, copies, strict=True))),
-            ("warm", lambda: play_round(fast, [(script, script.path) for script in played], WARM_PASSES)),
+        turns: list[Turn] = [
+            ("upstream", upstream, known, 0),
+            ("cold", fast, new, 0),
+            ("warm", fast, known, WARM_PASSES),
         ]
-        for name, turn in turns if number % 2 else reversed(turns):
+        for name, engine, games, passes in turns if number % 2 else reversed(turns):
             gc.collect()
-            rows[name].append(turn())
+            rows[name].append(play_round(engine, games, warm_passes=passes))
         if not rows["upstream"][-1].told == rows["cold"][-1].told == rows["warm"][-1].told:
             raise AssertionError("the engines do not tell the same")
-    per_step = {name: [one.steps / one.count * 1e6 for one in turns] for name, turns in rows.items()}
-    print(
-        f"\nEngines alone, {len(played)} games, {rows['cold'][0].count} steps a round, {rounds} rounds, processor time"
-    )
-    print(f"  ALFWorld, ms a step           {spread(value / 1e3 for value in per_step['upstream'])}")
-    print(f"  fast, us a step, cold         {spread(per_step['cold'])}")
-    print(f"  fast, us a step, warm         {spread(per_step['warm'])}")
-    print(f"  steps/s, ALFWorld             {spread(1e6 / value for value in per_step['upstream'])}")
-    print(f"  steps/s, fast, cold           {spread(1e6 / value for value in per_step['cold'])}")
-    print(f"  steps/s, fast, warm           {spread(1e6 / value for value in per_step['warm'])}")
-    print(f"  ratio of steps/s, cold        {ratio(per_step['upstream'], per_step['cold'])}   target: {STEPS_TARGET:,}")
-    print(f"  ratio of steps/s, warm        {ratio(per_step['upstream'], per_step['warm'])}   target: {STEPS_TARGET:,}")
-    for what, target in (("reset", f"   target: {RESET_TARGET}"), ("load", "")):
+    steps = {name: [one.steps / one.count * 1e6 for one in turns] for name, turns in rows.items()}
+    count = rows["cold"][0].count
+    print(f"\nEngines alone, {len(played)} games, {count} steps a round, {rounds} rounds, processor time")
+    print_row("a step, ALFWorld, us", steps["upstream"])
+    print_row("a step, fast, cold, us", steps["cold"])
+    print_row("a step, fast, warm, us", steps["warm"])
+    for name, values in steps.items():
+        print_row(f"steps/s, {name}", [1e6 / value for value in values])
+    print_ratio("steps/s, cold", steps["upstream"], steps["cold"], STEPS_TARGET)
+    print_ratio("steps/s, warm", steps["upstream"], steps["warm"], STEPS_TARGET)
+    for what, target in (("reset", RESET_TARGET), ("load", None)):
         theirs = [getattr(one, what) / len(played) * 1e3 for one in rows["upstream"]]
         ours = [getattr(one, what) / len(played) * 1e3 for one in rows["cold"]]
-        print(f"  {what}, ALFWorld, ms a game    {spread(theirs)}")
-        print(f"  {what}, fast, ms a game        {spread(ours)}")
-        print(f"  ratio of {what}                {ratio(theirs, ours)}{target}")
+        print_row(f"{what}, ALFWorld, ms", theirs)
+        print_row(f"{what}, fast, ms", ours)
+        print_ratio(what, theirs, ours, target)
 
 
 # -- through environment and session ----------------------------------------------------------------------------------
 
 
-def open_session(script: Script, engine: str) -> Session:
+def new_session(script: Script, engine: str) -> Session:
     """Return a new session of a script's game."""
     env = arena.make(ENV, {"engine": engine})
     task = env.taskset(script.spec.split).get(script.spec.id)
     return Session(env, task, 0, limits=Limits(steps=len(script.commands) + 1))
 
 
+def told_by(record: StepRecord) -> Told:
+    """Return what a session's step says."""
+    seat = record.time_step.seats[PLAYER]
+    return str(seat.observation), tuple(map(str, seat.legal_actions or ())), seat.is_last
+
+
 def play_sessions(played: list[Script], engine: str) -> Times:
     """Open a session of every game and play it, in elapsed time."""
     times = Times()
     for script in played:
-        session = open_session(script, engine)
-        times.reset += timed(session.open, time.perf_counter)
+        session = new_session(script, engine)
+        took_s, _ = elapsed(session.open)
+        times.reset += took_s
         for index, command in enumerate(script.commands, 1):
-            times.steps += timed(
-                lambda session=session, index=index, command=command: session.step(index, {"player": command}),
-                time.perf_counter,
-            )
-        for record in session.journal:
-            seat = record.time_step.seats["player"]
-            times.told.append((str(seat.observation), tuple(seat.legal_actions or ()), seat.is_last))
+            took_s, _ = elapsed(session.step, index, {PLAYER: command})
+            times.steps += took_s
+        times.told += map(told_by, session.journal)
         times.count += len(script.commands)
         session.close()
     return times
@@ -269,12 +287,12 @@ def compare_sessions(played: list[Script], rounds: int) -> None:
     steps = {name: [one.steps / one.count * 1e6 for one in turns] for name, turns in rows.items()}
     opened = {name: [one.reset / len(played) * 1e3 for one in turns] for name, turns in rows.items()}
     print(f"\nThrough {ENV} and a session, the same commands, {rounds} rounds, elapsed time")
-    print(f"  engine upstream, ms a step    {spread(value / 1e3 for value in steps['upstream'])}")
-    print(f"  engine fast, us a step        {spread(steps['fast'])}")
-    print(f"  ratio of steps/s              {ratio(steps['upstream'], steps['fast'])}")
-    print(f"  opening, upstream, ms         {spread(opened['upstream'])}")
-    print(f"  opening, fast, ms             {spread(opened['fast'])}")
-    print(f"  ratio of opening              {ratio(opened['upstream'], opened['fast'])}")
+    print_row("a step, engine upstream, us", steps["upstream"])
+    print_row("a step, engine fast, us", steps["fast"])
+    print_ratio("steps/s", steps["upstream"], steps["fast"])
+    print_row("opening, engine upstream, ms", opened["upstream"])
+    print_row("opening, engine fast, ms", opened["fast"])
+    print_ratio("opening", opened["upstream"], opened["fast"])
 
 
 # -- forks and experts ------------------------------------------------------------------------------------------------
@@ -288,59 +306,51 @@ def compare_forks(played: list[Script], rounds: int) -> None:
         script = played[number % len(played)]
         told = []
         for engine, times in took.items():
-            session = open_session(script, engine)
+            session = new_session(script, engine)
             session.open()
             for index, command in enumerate(script.commands[:middle], 1):
-                session.step(index, {"player": command})
-            env = arena.make(ENV, {"engine": engine})
-            forks: list[Session] = []
-            times.append(
-                timed(lambda session=session, env=env, forks=forks: forks.append(session.fork(env)), time.perf_counter)
-            )
-            record = forks[0].step(middle + 1, {"player": script.commands[middle]})
-            told.append(record.time_step.seats["player"])
-            forks[0].close()
+                session.step(index, {PLAYER: command})
+            took_s, fork = elapsed(session.fork, arena.make(ENV, {"engine": engine}))
+            times.append(took_s * 1e3)
+            told.append(told_by(fork.step(middle + 1, {PLAYER: script.commands[middle]})))
+            fork.close()
             session.close()
         if told[0] != told[1]:
             raise AssertionError("the forks do not tell the same")
     print(f"\nForking a session after {middle} steps, {rounds} rounds, elapsed time")
-    print(f"  replay on ALFWorld, ms        {spread(value * 1e3 for value in took['upstream'])}")
-    print(f"  the fast engine's copy, ms    {spread(value * 1e3 for value in took['fast'])}")
-    print(f"  ratio                         {ratio(took['upstream'], took['fast'])}")
+    print_row("replay on ALFWorld, ms", took["upstream"])
+    print_row("the fast engine's copy, ms", took["fast"])
+    print_ratio("forks", took["upstream"], took["fast"])
 
 
 def compare_experts(played: list[Script]) -> None:
-    """Time what each expert says along the shortest way, and print it."""
-    took: dict[str, list[float]] = {"shortest": [], "planner": [], "handcoded": []}
-    lengths: dict[str, list[int]] = {"shortest": [], "planner": []}
+    """Time a step along the shortest way, and an expert's word on the next one, and print it."""
+    took: dict[str, list[float]] = {"fast": [], "shortest": [], "upstream": [], "planner": [], "handcoded": []}
+    lengths = {"shortest": 0, "planner": 0}
     for script in played:
-        play, upstream = Play(load_game(script.path)), {kind: UpstreamPlay(script.path) for kind in list(took)[1:]}
+        play, planner, handcoded = Play(load_game(script.path)), UpstreamPlay(script.path), UpstreamPlay(script.path)
         play.begin()
-        upstream["planner"].begin()
-        upstream["handcoded"].begin()
-        upstream["handcoded"].expert_plan("handcoded")
-        lengths["planner"].append(len(upstream["planner"].expert_plan("planner")))
-        lengths["shortest"].append(len(plan(play)))
-        for command in plan(play)[:EXPERT_STATES]:
-            took["shortest"].append(timed(lambda play=play: plan(play), time.perf_counter))
-            took["planner"].append(
-                timed(lambda upstream=upstream: upstream["planner"].expert_plan("planner"), time.perf_counter)
-            )
-            play.act(command)
-            plain_s = timed(
-                lambda command=command, upstream=upstream: upstream["planner"].act(command), time.perf_counter
-            )
-            watched_s = timed(
-                lambda command=command, upstream=upstream: upstream["handcoded"].act(command), time.perf_counter
-            )
-            took["handcoded"].append(watched_s - plain_s)
-        for engine in upstream.values():
-            engine.close()
-    print(f"\nExperts, {len(took['shortest'])} states of {len(played)} games, elapsed time for the next command")
-    print(f"  shortest, ms                  {spread(value * 1e3 for value in took['shortest'])}")
-    print(f"  ALFWorld's planner, ms        {spread(value * 1e3 for value in took['planner'])}")
-    print(f"  ALFWorld's hand-coded, ms     {spread(value * 1e3 for value in took['handcoded'])}   adds to a step")
-    print(f"  commands to the goal, shortest and planner: {sum(lengths['shortest'])} and {sum(lengths['planner'])}")
+        planner.begin()
+        handcoded.begin()
+        handcoded.expert_plan("handcoded")
+        commands = plan(play)
+        lengths["shortest"] += len(commands)
+        lengths["planner"] += len(planner.expert_plan("planner"))
+        for command in commands[:EXPERT_STATES]:
+            took["shortest"].append(elapsed(plan, play)[0])
+            took["planner"].append(elapsed(planner.expert_plan, "planner")[0])
+            took["fast"].append(elapsed(play.act, command)[0] + elapsed(play.commands)[0])
+            took["upstream"].append(elapsed(planner.act, command)[0])
+            took["handcoded"].append(elapsed(handcoded.act, command)[0])
+        planner.close()
+        handcoded.close()
+    took["planner"] = [step_s + word_s for step_s, word_s in zip(took["upstream"], took["planner"], strict=True)]
+    took["shortest"] = [step_s + word_s for step_s, word_s in zip(took["fast"], took["shortest"], strict=True)]
+    names = ("fast", "fast, with Arena's plan", "ALFWorld", "with its planner", "with its hand-coded expert")
+    print(f"\nA step along the shortest way, {len(took['fast'])} steps of {len(played)} games, elapsed time")
+    for name, values in zip(names, took.values(), strict=True):
+        print_row(f"{name}, ms", [value * 1e3 for value in values])
+    print(f"  commands to the goal: {lengths['shortest']} by Arena's plans, {lengths['planner']} by ALFWorld's planner")
 
 
 # -- memory -----------------------------------------------------------------------------------------------------------
@@ -352,16 +362,16 @@ def compare_memory() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_official(Path(folder))
         for name, games, traced in (
-            ("one game", 1, False),
-            (f"{MEMORY_SESSIONS} games", MEMORY_SESSIONS, False),
-            ("one game, tracemalloc", 1, True),
-            (f"{MEMORY_SESSIONS} games, tracemalloc", MEMORY_SESSIONS, True),
+            ("one game, resident", 1, False),
+            (f"{MEMORY_SESSIONS} games, resident", MEMORY_SESSIONS, False),
+            ("one game, traced", 1, True),
+            (f"{MEMORY_SESSIONS} games, traced", MEMORY_SESSIONS, True),
         ):
-            found = json.loads(in_process("sessions", str(games), str(int(traced)), ALFWORLD_DATA=folder))
-            print(f"  {name:<30}{found / 1e6:.3f} MB   target: below {MEMORY_TARGET_MB:g} MB")
+            size = float(in_process("sessions", str(games), str(int(traced)), ALFWORLD_DATA=folder))
+            print(f"  {name + ', MB':<32}{size / 1e6:>10.3f}   target: below {MEMORY_TARGET_MB:g}")
         path = next(Path(folder).glob("json_2.1.1/*/*/*/game.tw-pddl"))
-        found = json.loads(in_process("upstream", str(path)))
-        print(f"  ALFWorld, one game, {UPSTREAM_ENVIRONMENTS} more     {found / 1e6:.3f} MB")
+        size = float(in_process("upstream", str(path)))
+        print(f"  {'ALFWorld, an environment, MB':<32}{size / 1e6:>10.3f}")
 
 
 def write_official(folder: Path) -> None:
@@ -385,17 +395,20 @@ def in_process(*arguments: str, **environment: str) -> str:
 
 
 def session_memory(games: int, traced: bool) -> float:
-    """Return the bytes of each session beyond the first; stepped in turn, they must tell what they tell alone."""
+    """Return the bytes of each session beyond the first.
+
+    They are stepped in turn, and each must tell what it tells alone.
+    """
     env = arena.make(ENV, {"games": "official"})
     tasks = [env.taskset("train").task(index % games) for index in range(MEMORY_SESSIONS)]
-    alone = [told_digest(steps_of(task, number)) for number, task in enumerate(tasks)]
-    first = steps_of(tasks[0], 0)
+    alone = [told_digest(told_at_random(task, number)) for number, task in enumerate(tasks)]
+    first = told_at_random(tasks[0], 0)
     next(first)
     gc.collect()
     if traced:
         tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0] if traced else resident_bytes()
-    others = [steps_of(task, number) for number, task in enumerate(tasks[1:], 1)]
+    others = [told_at_random(task, number) for number, task in enumerate(tasks[1:], 1)]
     told: list[list[Told]] = [[] for _ in others]
     for _ in range(MEMORY_STEPS + 1):
         for one, steps in zip(told, others, strict=True):
@@ -409,15 +422,15 @@ def session_memory(games: int, traced: bool) -> float:
     return (after - before) / len(others)
 
 
-def steps_of(task: arena.Task, seed: int) -> Iterator[Told]:
-    """Yield what a session tells while it is stepped at random."""
+def told_at_random(task: arena.Task, seed: int) -> Iterator[Told]:
+    """Yield what a session tells while it is stepped at random; once it is over, its last words again."""
     session = Session(arena.make(ENV, {"games": "official"}), task, 0, limits=Limits(steps=MEMORY_STEPS + 1))
-    rng, seat = random.Random(seed), session.open().time_step.seats["player"]
+    rng, told = random.Random(seed), told_by(session.open())
     for index in range(1, MEMORY_STEPS + 2):
-        legal = tuple(seat.legal_actions or ())
-        yield str(seat.observation), legal, seat.is_last
-        if not seat.is_last:
-            seat = session.step(index, {"player": rng.choice(legal)}).time_step.seats["player"]
+        yield told
+        _, commands, is_over = told
+        if not is_over:
+            told = told_by(session.step(index, {PLAYER: rng.choice(commands)}))
 
 
 def told_digest(told: Iterable[Told]) -> int:
@@ -447,16 +460,24 @@ def resident_bytes() -> int:
 # -- what is printed --------------------------------------------------------------------------------------------------
 
 
+def print_row(name: str, values: Iterable[float]) -> None:
+    """Print median, minimum and maximum."""
+    print(f"  {name:<32}{spread(values)}")
+
+
+def print_ratio(name: str, slow: list[float], quick: list[float], target: int | None = None) -> None:
+    """Print median, minimum and maximum of the ratios of the rounds."""
+    ratios = [one / other for one, other in zip(slow, quick, strict=True)]
+    wanted = f"   target: {target:,}" if target else ""
+    print(f"  {'ratio of ' + name:<32}{spread(ratios)}{wanted}")
+
+
 def spread(values: Iterable[float]) -> str:
-    """Return median, minimum and maximum."""
+    """Return median, minimum and maximum, each with as many digits as say something."""
     known = sorted(values)
-    return f"{statistics.median(known):10.3f}  (min {known[0]:.3f}, max {known[-1]:.3f})"
-
-
-def ratio(slow: list[float], quick: list[float]) -> str:
-    """Return median, minimum and maximum of the ratios of the rounds."""
-    known = sorted(one / other for one, other in zip(slow, quick, strict=True))
-    return f"{statistics.median(known):10,.0f}  (min {known[0]:,.0f}, max {known[-1]:,.0f})"
+    numbers = (statistics.median(known), known[0], known[-1])
+    middle, least, most = (f"{number:,.{3 if number < 10 else 1 if number < 100 else 0}f}" for number in numbers)
+    return f"{middle:>10}  (min {least}, max {most})"
 
 
 def main() -> None:
