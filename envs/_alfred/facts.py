@@ -363,15 +363,15 @@ def _unbound(formula: Formula, bound: Collection[str]) -> frozenset[str]:
 
 
 def _cost(part: Formula, bound: Collection[str]) -> tuple[int, int]:
-    """Return how late a part should be looked up: parts with many known columns first."""
+    """Return how late a part should be looked up: parts with many known columns first, all objects of a type last."""
     match part:
         case _Member():
-            return (2, 0)
+            return (3, 0)
         case Is(atom):
             known = sum(not _is_unbound(term, bound) for term in atom[1:])
             return (0, -known) if known else (1, 0)
         case Or():
-            return (3, 0)
+            return (2, 0)
     return (4, 0)
 
 

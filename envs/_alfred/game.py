@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import threading
 import weakref
 from collections import OrderedDict
@@ -93,8 +94,8 @@ def _part(key: str, read: Callable[[str], Any], text: str) -> Any:
 
 
 _lock = threading.RLock()
-_recent: OrderedDict[tuple[str, int, int], Game] = OrderedDict()
-_living: weakref.WeakValueDictionary[tuple[str, int, int], Game] = weakref.WeakValueDictionary()
+_recent: OrderedDict[tuple[str | int, ...], Game] = OrderedDict()
+_living: weakref.WeakValueDictionary[tuple[str | int, ...], Game] = weakref.WeakValueDictionary()
 
 
 def load_game(path: Path) -> Game:
@@ -105,7 +106,9 @@ def load_game(path: Path) -> Game:
     """
     try:
         status = path.stat()
-        key = (str(path), status.st_mtime_ns, status.st_size)
+        if not stat.S_ISREG(status.st_mode):
+            raise PddlError("it is a directory" if path.is_dir() else "it is no file")
+        key = (str(path), status.st_ino, status.st_ctime_ns, status.st_mtime_ns, status.st_size)
         with _lock:
             game = _living.get(key)
             if game is None:
@@ -211,7 +214,8 @@ class Play:
         """Return the commands that do something for an agent now, sorted."""
         agent = agent or self.agents[0]
         if agent not in self._sorted:
-            self._sorted[agent] = tuple(sorted(set(chain.from_iterable(self._tables_of(agent)))))
+            found = sorted(chain.from_iterable(self._tables_of(agent)))  # of sorted runs, so it takes little
+            self._sorted[agent] = tuple(dict.fromkeys(found))
         return self._sorted[agent]
 
     def act(self, command: str, agent: str | None = None) -> str:
@@ -249,6 +253,8 @@ class Play:
 
     def _forget(self) -> None:
         self._tables: dict[str, list[Table | None]] = {}
+        self._whole: dict[str, list[Table]] = {}
+        self._few: dict[str, frozenset[Row] | None] = {}
         self._sorted: dict[str, tuple[str, ...]] = {}
         self._goal_is_stale = True
         self._won = False
@@ -274,23 +280,24 @@ class Play:
                     self._write(predicate, tuple(agent if term == first else term for term in row), True)
 
     def _tables_of(self, agent: str) -> list[Table]:
-        tables = self._tables.get(agent)
-        if tables is None:
-            tables = self._tables[agent] = [None] * len(self._program.rules)
-        for number, table in enumerate(tables):
-            if table is None:
-                tables[number] = self._table(number, agent)
-        return tables  # type: ignore[return-value]
+        whole = self._whole.get(agent)
+        if whole is None:
+            tables = self._tables.setdefault(agent, [None] * len(self._program.rules))
+            whole = [self._table(number, agent) if table is None else table for number, table in enumerate(tables)]
+            self._whole[agent], self._tables[agent] = whole, [*whole]
+        return whole
 
     def _table(self, number: int, agent: str) -> Table:
         """Return what an agent can do by one action; remembered where it depends on few facts."""
-        rule, state, readers = self._program.rules[number], self._state, self.game.readers
+        few = self._few
         key: list[Any] = [number, agent]
-        for predicate in rule.reads:
-            rows = state[readers[predicate]]
-            if len(rows) > _SMALL:
+        for predicate in self._program.rules[number].reads:
+            if predicate not in few:
+                rows = self._state[self.game.readers[predicate]]
+                few[predicate] = frozenset(rows) if len(rows) <= _SMALL else None
+            if few[predicate] is None:
                 break
-            key.append(frozenset(rows))
+            key.append(few[predicate])
         else:
             remembered = tuple(key)
             tables = self.game.tables
@@ -320,24 +327,16 @@ class Play:
                     values[slot] = id
                 command = commands[key] = rule.command(state, values, game.labels)
             table.setdefault(command, row)
-        return table
+        return dict(sorted(table.items()))
 
     def _do(self, rule: Rule, row: Row) -> str:
         state = self._state
         values = rule.initial.copy()
         for slot, id in zip(rule.parameters, row, strict=True):
             values[slot] = id
-        happening = [change for change in rule.changes if change.test is None or change.test(state, values)]
-        added = set()
         changed = set()
-        for change in happening:
-            if change.appears:
-                row = tuple([values[term] for term in change.terms])
-                added.add((change.predicate, row))
-        for change in happening:
+        for change in [one for one in rule.changes if one.test is None or one.test(state, values)]:
             row = tuple([values[term] for term in change.terms])
-            if not change.appears and (change.predicate, row) in added:
-                continue
             if self._write(change.predicate, row, change.appears):
                 changed.add(change.predicate)
             if change.predicate in self._program.denied:
@@ -348,11 +347,11 @@ class Play:
 
     def _outdate(self, changed: set[str]) -> None:
         """Forget what depends on facts that have changed."""
-        stale = [number for number, rule in enumerate(self._program.rules) if not changed.isdisjoint(rule.reads)]
-        if stale:
-            self._sorted = {}
-            for tables in self._tables.values():
-                for number in stale:
+        for predicate in changed:
+            self._few.pop(predicate, None)
+            for number in self._program.readers.get(predicate, ()):
+                self._sorted, self._whole = {}, {}
+                for tables in self._tables.values():
                     tables[number] = None
         if not changed.isdisjoint(self.game.goal_reads):
             self._goal_is_stale = True

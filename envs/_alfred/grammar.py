@@ -50,6 +50,7 @@ _SYMBOL = re.compile(
 )
 _FACT = re.compile(r"\s*(?P<name>!?[\w/]+)\s*\((?P<terms>[^()]*)\)\s*")
 _TERM = re.compile(r"\s*(?P<name>[\w']+)\s*(?::\s*(?P<type>[\w/-]+))?\s*")
+_MAX_EXPRESSION = 1_000
 _ATTRIBUTES = ("name", "id", "indefinite", "definite")
 
 
@@ -307,10 +308,12 @@ def _condition(text: str) -> tuple[Fact, ...]:
 
 
 def _expression(text: str) -> ast.expr:
+    if len(text) > _MAX_EXPRESSION:
+        raise GrammarError(f"the expression {text[:40]!r}... is longer than {_MAX_EXPRESSION} characters")
     try:
         tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise GrammarError(f"cannot read the expression {text!r}") from error
+        raise GrammarError(f"cannot read the expression {text[:40]!r}") from error
     for node in ast.walk(tree):
         match node:
             case ast.Attribute(value=ast.Name()) if node.attr in _ATTRIBUTES:
@@ -320,5 +323,5 @@ def _expression(text: str) -> ast.expr:
             case ast.Name() | ast.Load() | ast.Or() | ast.Add():
                 pass
             case _:
-                raise GrammarError(f"the expression {text!r} is not supported")
+                raise GrammarError(f"the expression {text[:40]!r} is not supported")
     return tree

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeAlias
@@ -241,12 +241,16 @@ def read_problem(text: str, domain: Domain) -> Problem:
                 if len(section) != 2:
                     raise PddlError("a goal is one condition")
                 goal = reader.formula(section[1])
+                _check_terms("the goal", goal, set())
             case ":requirements" | ":metric":
                 pass
             case _:
                 raise PddlError(f"a problem with {head} is not supported")
     if goal is None:
         raise PddlError("the problem has no goal")
+    unknown = _constants(goal) - objects.keys()
+    if unknown:
+        raise PddlError(f"the goal names {min(unknown)!r}, which is not among the objects")
     unknown = {term for atom in init for term in atom[1:]} - objects.keys()
     if unknown:
         raise PddlError(f"the initial state names {min(unknown)!r}, which is not among the objects")
@@ -332,6 +336,39 @@ def _written(entry: Any) -> str:
     return entry if isinstance(entry, str) else "(" + " ".join(map(_written, entry)) + ")"
 
 
+def _check_terms(where: str, formula: Formula, known: Set[str]) -> None:
+    """Refuse a condition with variables that nothing gives a value."""
+    terms: Sequence[str] = ()
+    match formula:
+        case Is(atom):
+            terms = atom[1:]
+        case Equal(left, right):
+            terms = (left, right)
+        case Not(part):
+            _check_terms(where, part, known)
+        case And(parts) | Or(parts):
+            for part in parts:
+                _check_terms(where, part, known)
+        case Exists(variables, part) | ForAll(variables, part):
+            _check_terms(where, part, known | {name for name, _ in variables})
+    for term in terms:
+        if term.startswith("?") and term not in known:
+            raise PddlError(f"{where} has the variable {term}, which nothing gives a value")
+
+
+def _constants(formula: Formula) -> set[str]:
+    """Return the objects that a condition names."""
+    match formula:
+        case Is(atom):
+            return {term for term in atom[1:] if not term.startswith("?")}
+        case Equal(left, right):
+            return {term for term in (left, right) if not term.startswith("?")}
+        case And(parts) | Or(parts):
+            return set().union(*map(_constants, parts))
+        case Not(part) | Exists(_, part) | ForAll(_, part):
+            return _constants(part)
+
+
 class _Reader:
     """Reads conditions and effects over known predicates."""
 
@@ -368,6 +405,8 @@ class _Reader:
                 return (Exists if head == "exists" else ForAll)(_typed(rest[0]), self.formula(rest[1]))
             case "=":
                 self._count(entry, 2)
+                if not all(isinstance(term, str) for term in rest):
+                    raise PddlError(f"{_short(entry)} must compare two names")
                 return Equal(rest[0], rest[1])
         return Is(self.atom(entry))
 
@@ -379,9 +418,11 @@ class _Reader:
         if unknown:
             raise PddlError(f"action {section[1]}: {min(unknown)} is not supported")
         effects = tuple(self.effects(parts.get(":effect", []), None))
-        return Action(
-            section[1], _typed(parts.get(":parameters", [])), self.formula(parts.get(":precondition", [])), effects
-        )
+        parameters, precondition = _typed(parts.get(":parameters", [])), self.formula(parts.get(":precondition", []))
+        for part in (precondition, *(Is(one.atom) for one in effects), *(one.condition for one in effects)):
+            if part is not None:
+                _check_terms(f"action {section[1]}", part, {name for name, _ in parameters})
+        return Action(section[1], parameters, precondition, effects)
 
     def effects(self, entry: Any, condition: Formula | None) -> Iterator[Effect]:
         if entry == []:

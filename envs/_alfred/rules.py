@@ -65,7 +65,7 @@ class Rule:
         command: Makes the command's text.
         told: Places, among the parameters, of those that the command's text depends on.
         feedback: Makes the feedback's text, after the changes.
-        changes: What it does.
+        changes: What it does: first what disappears, so that what appears as well stays.
     """
 
     name: str
@@ -98,6 +98,10 @@ class Program:
         if missing:
             raise GrammarError(f"the grammar has no action {min(missing)!r}, which the domain has")
         self.rules = tuple(self._rule(action, grammar, writer) for _, action in sorted(domain.actions.items()))
+        self.readers = {
+            predicate: tuple(number for number, rule in enumerate(self.rules) if predicate in rule.reads)
+            for predicate in self.fluents
+        }
         for rule in self.rules:
             for change in rule.changes:
                 if change.test is not None and change.predicate in writer.asked:
@@ -142,7 +146,8 @@ class Program:
         find = compile_condition(
             action.precondition, schema=self.schema, slots=slots, free=free, bound=agents, then=found
         )
-        changes = tuple(self._change(effect, slots, action) for effect in action.effects)
+        effects = sorted(action.effects, key=lambda effect: effect.holds)
+        changes = tuple(self._change(effect, slots, action) for effect in effects)
         asked_before = set(writer.asked)
         writer.asked.clear()
         writer.used.clear()

@@ -19,7 +19,8 @@ Teller: TypeAlias = Callable[[State, list[str], Names], str]
 Scope: TypeAlias = Mapping[str, str]
 """The variables that have values: their types by their names."""
 
-_MAX_DEPTH = 50
+_MAX_DEPTH, _MAX_REFERENCES = 50, 10_000
+"""How deep rules may refer to rules, and how many references all texts together may come to; ALFRED's come to 300."""
 
 
 class Writer:
@@ -40,7 +41,7 @@ class Writer:
         """Predicates that a condition asks for."""
         self.used: set[str] = set()
         """Variables with a value that a text or a condition depends on."""
-        self._depth = 0
+        self._depth = self._references = 0
 
     def template(self, template: Template, scope: Scope, slots: Slots) -> Teller:
         """Return what makes a template's text.
@@ -107,6 +108,9 @@ class Writer:
             raise GrammarError(f"there is no rule {name!r}")
         if self._depth >= _MAX_DEPTH:
             raise GrammarError(f"rule {name!r} leads back to itself")
+        self._references += 1
+        if self._references > _MAX_REFERENCES:
+            raise GrammarError(f"rules refer to rules over {_MAX_REFERENCES:,} times, {name!r} among them")
         self._depth += 1
         try:
             choices = [
