@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from arena import ConfigError
+from arena import ConfigError, UsageError
 
 from .facts import ROOT_TYPE, Row, State, predicates
 from .grammar import GrammarError, read_grammar
@@ -137,6 +137,10 @@ def _data(path: Path, size: int) -> Mapping[str, Any]:
     missing = [key for key in _KEYS if not isinstance(data.get(key), str)]
     if missing:
         raise PddlError(f"it has no text {', '.join(map(repr, missing))}; a game.tw-pddl file has {', '.join(_KEYS)}")
+    try:
+        "".join(data[key] for key in _KEYS).encode()
+    except UnicodeEncodeError as error:
+        raise PddlError("it has characters that no text can have (halves of surrogate pairs)") from error
     walkthrough = data.get("walkthrough")
     if walkthrough is not None and not (
         isinstance(walkthrough, list) and all(isinstance(one, str) for one in walkthrough)
@@ -152,8 +156,8 @@ def _labels(ids: Set[str]) -> dict[str, str]:
     """
     kinds = {id: _kind(id) for id in sorted(ids)}
     left: dict[str, int] = {}
-    for kind in kinds.values():
-        left[kind] = left.get(kind, 0) + 1
+    for id, kind in kinds.items():
+        left[kind] = left.get(kind, 0) + ("_bar_" in id)
     labels = {}
     for id, kind in kinds.items():
         if "_bar_" not in id:
@@ -181,11 +185,17 @@ class Play:
     Args:
         game: The game.
         agents: Ids of those who act; ids that the file does not have are added where its first agent stands.
+
+    Raises:
+        UsageError: An id is given twice, or is something else's in the file.
     """
 
     def __init__(self, game: Game, agents: Sequence[str] | None = None) -> None:
         self.game = game
         self.agents = tuple(agents) if agents is not None else game.agents[:1]
+        odd = [id for id in self.agents if id in game.types and id not in game.agents]
+        if odd or not self.agents or len(set(self.agents)) != len(self.agents):
+            raise UsageError(f"agents must be different ids of agents or new ones, not {', '.join(odd or self.agents)}")
         self._program = game.program
         self._state: State = []
         self._won = False
@@ -282,6 +292,8 @@ class Play:
     def _tables_of(self, agent: str) -> list[Table]:
         whole = self._whole.get(agent)
         if whole is None:
+            if agent not in self.agents:
+                raise UsageError(f"there is no agent {agent!r}; there are {', '.join(self.agents)}")
             tables = self._tables.setdefault(agent, [None] * len(self._program.rules))
             whole = [self._table(number, agent) if table is None else table for number, table in enumerate(tables)]
             self._whole[agent], self._tables[agent] = whole, [*whole]

@@ -277,7 +277,7 @@ def read_template(text: str) -> Template:
         elif match["list"] is not None or match["each"] is not None:
             parts.append(_each(match["list"] or match["each"], match["list"] is not None))
         else:
-            parts.append(Plain((match["plain"] or match["quoted"] or "").replace("\\n", "\n")))
+            parts.append(Plain(match["plain"] or match["quoted"] or ""))
     return tuple(parts)
 
 

@@ -184,7 +184,7 @@ def problem_text(spec: GameSpec, house: House) -> str:
     """Return a game's problem in PDDL, laid out as ALFWorld writes it for a scene, but sorted."""
     known, plan = tables(), house.plan
     things = sorted([*house.objects, *plan.fixtures], key=lambda thing: thing.id)
-    spots = sorted({house.start, *(thing.spot for thing in [*things, *plan.receptacles])})
+    spots = sorted({house.start, *_spots(house).values(), *(receptacle.spot for receptacle in plan.receptacles)})
     movable_types = [type for type in known.types if type not in known.receptacles]
     objects = [
         "agent1 # agent",
@@ -227,7 +227,14 @@ def _facts(spec: GameSpec, house: House, things: list[Thing]) -> Iterator[str]:
     yield from (f"(inReceptacle {id} {holder})" for id, holder in house.held)
     yield from (f"(inReceptacleObject {id} {carrier})" for id, carrier in house.nested)
     yield from (f"(receptacleAtLocation {receptacle.id} {receptacle.spot.id})" for receptacle in plan.receptacles)
-    yield from (f"(objectAtLocation {thing.id} {thing.spot.id})" for thing in things)
+    yield from (f"(objectAtLocation {id} {spot.id})" for id, spot in sorted(_spots(house).items()))
+
+
+def _spots(house: House) -> dict[str, Spot]:
+    """Return where one stands to reach each thing: before what holds it, by the first one where there are two."""
+    spots = {thing.id: thing.spot for thing in [*house.objects, *house.plan.fixtures]}
+    holders = {receptacle.id: receptacle.spot for receptacle in house.plan.receptacles}
+    return spots | {id: holders[holder] for id, holder in reversed(house.held)}
 
 
 def _lines(items: Iterator[str] | list[str]) -> str:
