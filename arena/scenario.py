@@ -194,7 +194,8 @@ class Scenario(Options):
             spec = agents.get(ref.id).spec
             if spec.needs_expert and not env.spec.expert:
                 raise ConfigError(f"agent {ref.id!r} needs an expert, and {env.spec.id} has none")
-            check_expert(env.spec, make_agent(ref.id, ref.options).expert_kind)
+            if spec.needs_expert:
+                check_expert(env.spec, make_agent(ref.id, ref.options).expert_kind)
         if line_up.id is not None:
             return line_up.model_copy(update={"options": _resolved_options(line_up.id, line_up.options)})
         seats = {

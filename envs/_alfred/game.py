@@ -137,10 +137,11 @@ def _data(path: Path, size: int) -> Mapping[str, Any]:
     missing = [key for key in _KEYS if not isinstance(data.get(key), str)]
     if missing:
         raise PddlError(f"it has no text {', '.join(map(repr, missing))}; a game.tw-pddl file has {', '.join(_KEYS)}")
-    try:
-        "".join(data[key] for key in _KEYS).encode()
-    except UnicodeEncodeError as error:
-        raise PddlError("it has characters that no text can have (halves of surrogate pairs)") from error
+    for key in _KEYS:
+        try:
+            data[key].encode()
+        except UnicodeEncodeError as error:
+            raise PddlError(f"its {key} has characters that no text can have: halves of surrogate pairs") from error
     walkthrough = data.get("walkthrough")
     if walkthrough is not None and not (
         isinstance(walkthrough, list) and all(isinstance(one, str) for one in walkthrough)
