@@ -82,11 +82,17 @@ class ServerProcess:
 
     def kill_worker(self, number=0):
         """Kill a worker as the kernel would when memory runs out; one that is being replaced is waited for."""
-        wait_until(lambda: len(self.workers()) > number)
-        self.remember()
-        victim = sorted(self.workers(), key=lambda process: process.create_time())[number]
-        os.kill(victim.pid, signal.SIGKILL)
-        return victim
+        # Looked up once per try: a worker killed a moment ago may leave the list between two looks.
+        victims = []
+
+        def looked_up():
+            victims[:] = sorted(filter(_lives, self.workers()), key=lambda process: process.create_time())
+            return len(victims) > number
+
+        wait_until(looked_up)
+        self._seen.update(victims)
+        os.kill(victims[number].pid, signal.SIGKILL)
+        return victims[number]
 
     def kill(self):
         """Kill the server process, which can then do nothing more."""
