@@ -6,6 +6,7 @@ These are the public names: what environments and agents import, and what a scri
 from typing import TYPE_CHECKING, Any
 
 from arena.agent import Agent, AgentSpec, Seat
+from arena.batching import make_vector
 from arena.cache import cache_dir
 from arena.env import Environment, EnvSpec, Options, SeatSpec, SingleAgentEnvironment, TaskMaker, Taskset
 from arena.errors import (
@@ -55,6 +56,7 @@ from arena.types import (
     transition,
     truncation,
 )
+from arena.vector import TabularModel, VectorEnvironment, VectorStep
 
 if TYPE_CHECKING:
     from arena.client import connect
@@ -93,6 +95,7 @@ __all__ = [
     "SeatStep",
     "Session",
     "SingleAgentEnvironment",
+    "TabularModel",
     "Task",
     "TaskMaker",
     "Taskset",
@@ -104,6 +107,8 @@ __all__ = [
     "UnsupportedError",
     "Usage",
     "UsageError",
+    "VectorEnvironment",
+    "VectorStep",
     "cache_dir",
     "connect",
     "derive_seed",
@@ -113,6 +118,7 @@ __all__ = [
     "legal_text",
     "make",
     "make_agent",
+    "make_vector",
     "observation_text",
     "python_stream",
     "register",

@@ -9,7 +9,7 @@ The environment promises what its `EnvSpec` declares; `arena.testing.check_env` 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -22,6 +22,7 @@ from gymnasium.spaces import Space
 from arena.errors import UnknownIdError, UnsupportedError, did_you_mean
 from arena.seeding import derive_seed
 from arena.types import PLAYER, Action, AgentID, Score, SeatStep, Task, TimeStep, Tool
+from arena.vector import TabularModel, VectorEnvironment
 
 __all__ = [
     "EnvSpec",
@@ -252,6 +253,23 @@ class Environment(abc.ABC):
     def restore(self, state: object) -> None:
         """Continue from a state that `snapshot` returned; one state can be restored many times."""
         raise UnsupportedError(f"{self.spec.id} has no snapshots; a fork replays its journal")
+
+    def vector(self, seeds: Sequence[int], per_seed: int) -> VectorEnvironment | None:
+        """Return many episodes that step together, computed with arrays; None where there is nothing of the kind.
+
+        Args:
+            seeds: The root seed of each group of episodes.
+            per_seed: Episodes in each group.
+        """
+        return None
+
+    def tabular(self) -> TabularModel:
+        """Return the whole game as tables, for exact solutions.
+
+        Raises:
+            UnsupportedError: It is not finite, or not known.
+        """
+        raise UnsupportedError(f"{self.spec.id} is not known as tables")
 
     def close(self) -> None:  # noqa: B027 - optional: many environments hold nothing
         """Free everything that the environment holds; safe to call twice."""

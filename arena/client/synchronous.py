@@ -27,7 +27,7 @@ from arena.types import Action, AgentID, LimitKind, Limits, SeatStep, Task, Usag
 
 if TYPE_CHECKING:
     import gymnasium
-    import pettingzoo  # type: ignore[import-untyped]
+    import pettingzoo
 
 __all__ = ["Client", "RemoteSeat", "RemoteSession", "RemoteWatch", "connect"]
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from gymnasium import spaces
-from pettingzoo import AECEnv, ParallelEnv  # type: ignore[import-untyped]
+from pettingzoo import AECEnv, ParallelEnv
 
 from arena.env import EnvSpec, SeatSpec
 from arena.errors import ResetNeededError, UnsupportedError

@@ -1,0 +1,220 @@
+"""Batches of episodes for learning: an environment's own, or any simultaneous one stepped episode by episode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from arena.env import Environment, Taskset
+from arena.errors import UnsupportedError
+from arena.registry import make
+from arena.seeding import MAX_SEED, stream
+from arena.types import Action, AgentID, SeatStep, TimeStep
+from arena.vector import VectorEnvironment, VectorStep
+
+__all__ = ["EpisodeByEpisode", "make_vector"]
+
+
+def make_vector(
+    id: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    seeds: Sequence[int],
+    per_seed: int,
+    split: str | None = None,
+) -> VectorEnvironment:
+    """Return many episodes of an environment that step together.
+
+    Args:
+        id: For instance ``marl/coordination-v0``.
+        options: Fields of its options' model.
+        seeds: The root seed of each group of episodes.
+        per_seed: Episodes in each group.
+        split: Where the tasks come from; the first declared split where absent.
+
+    Raises:
+        UnknownIdError, ConfigError: As `arena.make`.
+        UnsupportedError: Its seats act in turn, or not by a discrete choice.
+    """
+    env = make(id, options)
+    own = env.vector(seeds, per_seed) if split is None else None
+    if own is not None:
+        return own
+    return EpisodeByEpisode(lambda: make(id, options), seeds, per_seed, split=split or env.spec.splits[0])
+
+
+class EpisodeByEpisode(VectorEnvironment):
+    """Any simultaneous environment with discrete actions, one instance an episode.
+
+    Each group draws its tasks and the seeds of its episodes from its own stream. Observations are flattened as
+    Gymnasium's `flatten` does, the state is all of them side by side, and `metrics` has the verdict's ``score`` and
+    what the environment declares.
+
+    Args:
+        make_env: Makes an instance.
+        seeds: The root seed of each group.
+        per_seed: Episodes in each group.
+        split: Where the tasks come from.
+
+    Raises:
+        UnsupportedError: Seats act in turn, or not by a discrete choice.
+    """
+
+    def __init__(self, make_env: Any, seeds: Sequence[int], per_seed: int, *, split: str) -> None:
+        super().__init__(seeds, per_seed)
+        self._envs: list[Environment] = [make_env() for _ in range(len(self))]
+        first = self._envs[0]
+        self._spec = first.spec
+        if first.spec.play == "turns":
+            raise UnsupportedError(f"{first.spec.id} is played in turns; only simultaneous play can be batched")
+        self.agents = first.possible_agents
+        seats = [first.seat(agent) for agent in self.agents]
+        self._observed = [seat.observation_space for seat in seats]
+        sizes, self._choices = [], []
+        for agent, seat in zip(self.agents, seats, strict=True):
+            if not isinstance(seat.action_space, spaces.Discrete):
+                raise UnsupportedError(
+                    f"{first.spec.id}: {agent} acts in {seat.action_space}; only Discrete is batched"
+                )
+            self._choices.append(seat.action_space)
+            sizes.append(_size(seat.observation_space, first.spec.id))
+        self.actions = max(int(choice.n) for choice in self._choices)
+        self.observation_size, self._sizes = max(sizes), sizes
+        self.state_size = sum(sizes)
+        self._tasks: Taskset = first.taskset(split)
+        self._usual = np.zeros((len(self.agents), self.actions), bool)
+        for usual, choice in zip(self._usual, self._choices, strict=True):
+            usual[: int(choice.n)] = True
+
+    def reset(self) -> VectorStep:
+        """Begin all episodes."""
+        self._rngs = [stream(seed, "env") for seed in self.seeds]
+        shape = (len(self), len(self.agents))
+        self._observations = np.zeros((*shape, self.observation_size), np.float32)
+        self._masks = np.broadcast_to(self._usual, (*shape, self.actions)).copy()
+        self._alive = np.zeros(shape, bool)
+        self._steps = np.zeros(len(self), np.int64)
+        for row in range(len(self)):
+            self._begin(row)
+        zeros, no = np.zeros(shape, np.float32), np.zeros(shape, bool)
+        return self._answer(zeros, no, no, np.zeros(len(self), bool), self._observations, {})
+
+    def step(self, actions: NDArray[np.integer[Any]]) -> VectorStep:
+        """Step all episodes."""
+        shape = (len(self), len(self.agents))
+        rewards, terminated, truncated = np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
+        over = np.zeros(len(self), bool)
+        last: NDArray[np.float32] | None = None
+        metrics: dict[str, NDArray[np.float32]] = {}
+        for row, env in enumerate(self._envs):
+            answer = env.step(self._chosen(row, actions[row]))
+            self._steps[row] += 1
+            for column, agent in enumerate(self.agents):
+                step = answer.seats.get(agent)
+                if step is not None:
+                    rewards[row, column] = step.reward
+                    terminated[row, column], truncated[row, column] = step.terminated, step.truncated
+            self._show(row, answer)
+            cut = self._spec.max_steps is not None and self._steps[row] >= self._spec.max_steps
+            if not answer.is_last and cut:
+                truncated[row] = self._alive[row]
+            if answer.is_last or cut:
+                over[row] = True
+                self._judge(row, env, metrics)
+        if over.any():
+            last = self._observations.copy()
+            for ended in np.flatnonzero(over):
+                self._begin(int(ended))
+        return self._answer(rewards, terminated, truncated, over, last, metrics)
+
+    def close(self) -> None:
+        """Close every instance."""
+        for env in self._envs:
+            env.close()
+
+    def _begin(self, row: int) -> None:
+        rng = self._rngs[row // self.per_seed]
+        task = self._tasks.task(int(rng.integers(len(self._tasks))))
+        self._envs[row].prepare(task)
+        self._observations[row] = 0.0
+        self._steps[row] = 0
+        self._show(row, self._envs[row].reset(task, int(rng.integers(MAX_SEED))))
+
+    def _show(self, row: int, answer: TimeStep) -> None:
+        self._alive[row] = False
+        for column, agent in enumerate(self.agents):
+            step = answer.seats.get(agent)
+            if step is None:
+                continue
+            self._alive[row, column] = agent in answer.acting
+            flat = step.observation
+            if type(flat) is not np.ndarray or flat.ndim != 1:
+                flat = spaces.flatten(self._observed[column], flat)
+            self._observations[row, column, : self._sizes[column]] = flat
+            self._mask(row, column, step)
+
+    def _mask(self, row: int, column: int, step: SeatStep) -> None:
+        if step.legal_actions is None or self._spec.legal_actions != "all":
+            return
+        start = int(self._choices[column].start)
+        self._masks[row, column] = False
+        self._masks[row, column, [int(action) - start for action in step.legal_actions]] = True
+        if not step.legal_actions:
+            self._masks[row, column] = self._usual[column]
+
+    def _chosen(self, row: int, actions: NDArray[np.integer[Any]]) -> dict[AgentID, Action]:
+        return {
+            agent: int(actions[column]) + int(self._choices[column].start)
+            for column, agent in enumerate(self.agents)
+            if self._alive[row, column]
+        }
+
+    def _judge(self, row: int, env: Environment, metrics: dict[str, NDArray[np.float32]]) -> None:
+        score = env.score()
+        for name, value in {"score": score.value, **score.metrics}.items():
+            metrics.setdefault(name, np.full(len(self), np.nan, np.float32))[row] = value
+
+    def _answer(
+        self,
+        rewards: NDArray[np.float32],
+        terminated: NDArray[np.bool_],
+        truncated: NDArray[np.bool_],
+        over: NDArray[np.bool_],
+        last: NDArray[np.float32] | None,
+        metrics: Mapping[str, NDArray[np.float32]],
+    ) -> VectorStep:
+        observations = self._observations.copy()
+        state = self._state(observations)
+        return VectorStep(
+            observations,
+            state,
+            self._masks.copy(),
+            self._alive.copy(),
+            rewards,
+            terminated,
+            truncated,
+            over,
+            observations if last is None else last,
+            state if last is None else self._state(last),
+            metrics,
+        )
+
+    def _state(self, observations: NDArray[np.float32]) -> NDArray[np.float32]:
+        if len(set(self._sizes)) == 1:
+            return observations.reshape(len(self), self.state_size)
+        parts = [observations[:, column, :size] for column, size in enumerate(self._sizes)]
+        return np.concatenate(parts, axis=1)
+
+
+def _size(space: spaces.Space[Any], id: str) -> int:
+    """Return how many numbers a space flattens to."""
+    try:
+        return int(spaces.flatdim(space))
+    except (NotImplementedError, ValueError) as error:
+        raise UnsupportedError(
+            f"{id}: observations in {space} have no fixed size, so they cannot be batched"
+        ) from error
