@@ -30,12 +30,13 @@ from arena.errors import (
     did_you_mean,
 )
 from arena.extras import import_extra, installed_version
-from arena.registry import make, make_agent, register, register_agent
+from arena.registry import make, make_agent, register, register_agent, register_trainer
 from arena.rendering import legal_text, observation_text
 from arena.sampling import ActionSampler
 from arena.seeding import derive_seed, python_stream, stream
 from arena.session import Session
 from arena.spaces import FreeText
+from arena.trainer import Checkpoint, Row, Trainer, TrainerSpec, TrainingJob, read_checkpoint
 from arena.types import (
     PLAYER,
     Action,
@@ -72,6 +73,7 @@ __all__ = [
     "ArenaError",
     "Array",
     "BoundaryError",
+    "Checkpoint",
     "ConfigError",
     "Decision",
     "EnvError",
@@ -89,6 +91,7 @@ __all__ = [
     "PrerequisiteError",
     "ReplayError",
     "ResetNeededError",
+    "Row",
     "Score",
     "Seat",
     "SeatSpec",
@@ -103,6 +106,9 @@ __all__ = [
     "Tool",
     "ToolCall",
     "ToolError",
+    "Trainer",
+    "TrainerSpec",
+    "TrainingJob",
     "UnknownIdError",
     "UnsupportedError",
     "Usage",
@@ -121,8 +127,10 @@ __all__ = [
     "make_vector",
     "observation_text",
     "python_stream",
+    "read_checkpoint",
     "register",
     "register_agent",
+    "register_trainer",
     "restart",
     "stream",
     "termination",

@@ -1,8 +1,8 @@
-"""Finding environments and agents by id.
+"""Finding environments, agents and trainers by id.
 
 The id is the path: ``text/guess-v0`` is registered by the module ``<package>.text.guess``, the agent ``random`` by
-``<package>.random``. The packages to search come from the entry-point groups ``arena.envs`` and ``arena.agents``; only
-modules that lie in them are ever imported, and only when their id is asked for.
+``<package>.random``. The packages to search come from the entry-point groups ``arena.envs``, ``arena.agents`` and
+``arena.trainers``; only modules that lie in them are ever imported, and only when their id is asked for.
 """
 
 from __future__ import annotations
@@ -23,12 +23,24 @@ import pydantic
 from arena.agent import Agent, AgentSpec
 from arena.env import Environment, EnvSpec, Options
 from arena.errors import ConfigError, UnknownIdError, did_you_mean
+from arena.trainer import Trainer, TrainerSpec
 
-__all__ = ["agents", "environments", "make", "make_agent", "parse_options", "register", "register_agent"]
+__all__ = [
+    "agents",
+    "environments",
+    "make",
+    "make_agent",
+    "parse_options",
+    "register",
+    "register_agent",
+    "register_trainer",
+    "trainers",
+]
 
-T = TypeVar("T", bound=type[Environment] | type[Agent])
+T = TypeVar("T", bound=type[Environment] | type[Agent] | type[Trainer])
 E = TypeVar("E", bound=Environment)
 A = TypeVar("A", bound=Agent)
+L = TypeVar("L", bound=Trainer)
 
 _VERSION = re.compile(r"-v\d+$")
 
@@ -66,7 +78,8 @@ class Registry(Generic[T]):
             UnknownIdError: There is none; near misses are named.
         """
         if not isinstance(id, str):
-            raise UnknownIdError(f"the id of an {self.what} is text, not {type(id).__name__}")
+            article = "an" if self.what[0] in "aeiou" else "a"
+            raise UnknownIdError(f"the id of {article} {self.what} is text, not {type(id).__name__}")
         if id not in self._classes:
             module = self._modules().get(_VERSION.sub("", id).replace("-", "_"))
             if module is not None:
@@ -121,6 +134,8 @@ environments: Registry[type[Environment]] = Registry("environment", "arena.envs"
 """Every environment class by id."""
 agents: Registry[type[Agent]] = Registry("agent", "arena.agents")
 """Every agent class by id."""
+trainers: Registry[type[Trainer]] = Registry("trainer", "arena.trainers")
+"""Every trainer class by id."""
 
 
 def register(id: str, **declared: Any) -> Callable[[type[E]], type[E]]:
@@ -143,8 +158,7 @@ def register(id: str, **declared: Any) -> Callable[[type[E]], type[E]]:
 
 def register_agent(id: str, **declared: Any) -> Callable[[type[A]], type[A]]:
     """Return the decorator that declares and registers an agent class; `declared` are the fields of `AgentSpec`."""
-    if not re.fullmatch(r"([a-z0-9_]+/)?[a-z0-9_-]+", id):
-        raise ConfigError(f"agent id {id!r} must look like 'name' or 'family/name', in lower case")
+    _check_name("agent", id)
 
     def decorate(cls: type[A]) -> type[A]:
         cls.spec = AgentSpec(id=id, **declared)
@@ -152,6 +166,23 @@ def register_agent(id: str, **declared: Any) -> Callable[[type[A]], type[A]]:
         return cls
 
     return decorate
+
+
+def register_trainer(id: str, **declared: Any) -> Callable[[type[L]], type[L]]:
+    """Return the decorator that declares and registers a trainer class; `declared` are the fields of `TrainerSpec`."""
+    _check_name("trainer", id)
+
+    def decorate(cls: type[L]) -> type[L]:
+        cls.spec = TrainerSpec(id=id, **declared)
+        trainers.add(id, cls)
+        return cls
+
+    return decorate
+
+
+def _check_name(what: str, id: str) -> None:
+    if not re.fullmatch(r"([a-z0-9_]+/)?[a-z0-9_-]+", id):
+        raise ConfigError(f"{what} id {id!r} must look like 'name' or 'family/name', in lower case")
 
 
 def make(id: str, options: Mapping[str, Any] | None = None) -> Environment:

@@ -1,4 +1,4 @@
-"""The command line: ``arena run``, ``arena play``, ``arena replay`` and the commands that look at things.
+"""The command line: ``arena run``, ``arena train``, ``arena play``, ``arena replay``, and what looks at things.
 
 Exit codes: 0 done, 1 failed (episodes with errors, a replay that differs, an interruption), 2 the caller's mistake or
 something missing on this machine. An error is one line on standard error.
@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from arena.cli import doctor, golden, inspect, play, run, serve
+from arena.cli import doctor, golden, inspect, play, run, serve, train
 from arena.errors import ArenaError, PrerequisiteError, UsageError
 
 __all__ = ["app", "main"]
@@ -33,6 +33,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 run.add_to(app)
+train.add_to(app)
 play.add_to(app)
 inspect.add_to(app)
 doctor.add_to(app)

@@ -14,14 +14,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from arena.agent import Agent
 from arena.cli.doctor import extra_works
 from arena.cli.making import make_tasks
 from arena.cli.output import make_console
 from arena.env import Environment
 from arena.errors import UnknownIdError, UsageError, did_you_mean
-from arena.registry import agents, environments, make
+from arena.registry import agents, environments, make, trainers
 from arena.scenario import apply_override, load_scenario, scenario_names
 from arena.spaces import describe as describe_space
+from arena.trainer import Trainer
+from arena.training import is_training, load_training, training_names
 from arena.types import encode_json
 
 __all__ = ["add_to", "make_environment"]
@@ -52,28 +55,39 @@ def envs(as_json: AsJson = False) -> int:
 
 
 def agents_(as_json: AsJson = False) -> int:
-    """List the agents and their options."""
-    classes = list(agents)
+    """List the agents, the trainers, and their options."""
+    classes: list[tuple[str, type[Agent] | type[Trainer]]] = [
+        *(("agent", one) for one in agents),
+        *(("trainer", one) for one in trainers),
+    ]
     if as_json:
-        _write([{**_plain(cls.spec), "options": _options(cls.Options)} for cls in classes])
+        _write([{**_plain(cls.spec), "kind": kind, "options": _options(cls.Options)} for kind, cls in classes])
         return 0
-    rows = [(cls.spec.id, _needs(cls.spec.extra), cls.spec.summary) for cls in classes]
-    _list(("id", "needs", "summary"), rows, None)
-    for cls in classes:
+    for kind in ("agent", "trainer"):
+        rows = [(cls.spec.id, _needs(cls.spec.extra), cls.spec.summary) for what, cls in classes if what == kind]
+        _list((kind, "needs", "summary"), rows, None)
+    for _, cls in classes:
         _option_table(cls.spec.id, cls.Options)
-    _warn(agents.broken)
+    _warn({**agents.broken, **trainers.broken})
     return 0
 
 
 def scenarios(as_json: AsJson = False) -> int:
-    """List the scenarios that ship with Arena."""
-    loaded = [load_scenario(name) for name in scenario_names()]
-    rows = [(s.name, s.env.id, ", ".join(s.agents), s.description) for s in loaded]
-    _list(
-        ("name", "environment", "agents", "description"),
-        rows,
-        [s.model_dump(mode="json") for s in loaded] if as_json else None,
-    )
+    """List the scenarios and the trainings that ship with Arena."""
+    played = [load_scenario(name) for name in scenario_names()]
+    trained = [load_training(name) for name in training_names()]
+    if as_json:
+        _write(
+            [
+                *({"kind": "scenario", **one.model_dump(mode="json")} for one in played),
+                *({"kind": "training", **one.model_dump(mode="json")} for one in trained),
+            ]
+        )
+        return 0
+    rows = [(one.name, one.env.id, ", ".join(one.agents), one.description) for one in played]
+    _list(("scenario", "environment", "agents", "description"), rows, None)
+    rows = [(one.name, one.env.id, ", ".join(one.learners), one.description) for one in trained]
+    _list(("training", "environment", "learners", "description"), rows, None)
     return 0
 
 
@@ -147,14 +161,27 @@ def tasks(
 
 
 def validate(
-    scenario: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped scenario.")],
+    scenario: Annotated[str, typer.Argument(help="A YAML file, or the name of a shipped scenario or training.")],
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Override a key.")] = None,
 ) -> int:
-    """Check a scenario without playing it."""
+    """Check a scenario without playing it, or a training without training."""
+    if is_training(scenario):
+        return _validate_training(scenario, set_ or [])
     chosen = load_scenario(scenario, set_ or []).resolve()
     total = chosen.episodes * len(chosen.seeds) * len(chosen.agents)
     make_console().print(
         Text(f"{scenario} is valid: {total} episodes of {chosen.env.id} by {', '.join(chosen.agents)}")
+    )
+    return 0
+
+
+def _validate_training(training: str, overrides: list[str]) -> int:
+    chosen = load_training(training, overrides).resolve()
+    make_console().print(
+        Text(
+            f"{training} is valid: {', '.join(chosen.learners)} learn {chosen.env.id} "
+            f"for {chosen.steps:,} steps of each of {len(chosen.seeds)} seeds"
+        )
     )
     return 0
 

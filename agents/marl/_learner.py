@@ -1,0 +1,474 @@
+"""The learner behind `marl/actor_critic`: plays, learns, evaluates, and can be put away and taken up again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from arena import (
+    ConfigError,
+    TrainingJob,
+    UnsupportedError,
+    VectorEnvironment,
+    VectorStep,
+    derive_seed,
+    make,
+    make_vector,
+    stream,
+)
+
+from ._dag import GraphNoise, density, draw_noise
+from ._evaluation import Exact, evaluate
+from ._networks import Critic
+from ._policy import Policy
+from ._ppo import ValueScale, clip_gradients, generalised_advantages, mean_over, normalised, policy_loss, value_loss
+
+if TYPE_CHECKING:
+    from .actor_critic import ActorCriticOptions
+
+__all__ = ["Learner", "Rollout"]
+
+TENSORS, PLAIN = "state.safetensors", "state.json"
+
+
+@dataclass(slots=True)
+class Rollout:
+    """The samples of an update: every tensor is (K, T * E, ...), an episode's steps lie E apart.
+
+    Attributes:
+        observations: (..., n, d).
+        state: (..., s).
+        masks: (..., n, a); None where every action was legal.
+        noise: Of the graphs; None where they are not random.
+        actions: (..., n).
+        seen: As children saw them, (..., n).
+        log_probs: (..., n).
+        alive: Whose action counted, float32 (..., n).
+        advantages: (..., n).
+        values: In the critic's scale, (..., n).
+        targets: In the critic's scale, (..., n).
+    """
+
+    observations: Tensor
+    state: Tensor
+    masks: Tensor | None
+    noise: GraphNoise | None
+    actions: Tensor
+    seen: Tensor
+    log_probs: Tensor
+    alive: Tensor
+    advantages: Tensor
+    values: Tensor
+    targets: Tensor
+
+    def part(self, rows: Tensor) -> Rollout:
+        """Return some samples of each seed: `rows` are (K, B)."""
+        seed = torch.arange(len(rows)).unsqueeze(1)
+
+        def chosen(value: Any) -> Any:
+            if value is None:
+                return None
+            return value.index((seed, rows)) if isinstance(value, GraphNoise) else value[seed, rows]
+
+        return Rollout(*[chosen(getattr(self, one.name)) for one in fields(self)])
+
+
+class Learner:
+    """Several seeds of one training.
+
+    Args:
+        job: What is learned.
+        options: How.
+        updates: How many updates there will be.
+    """
+
+    def __init__(self, job: TrainingJob, options: ActorCriticOptions, updates: int) -> None:
+        torch.set_num_threads(options.threads)
+        self.options, self.updates, self.seeds = options, updates, job.seeds
+        self.env = make_vector(job.env, job.env_options, seeds=job.seeds, per_seed=options.episodes)
+        self.agents = len(self.env.agents)
+        generators = [torch.Generator().manual_seed(derive_seed(seed, "init")) for seed in job.seeds]
+        n, a, d, s = self.agents, self.env.actions, self.env.observation_size, self.env.state_size
+        self.policy = Policy(generators, n, a, d, s, options.hidden, options.graph)
+        central = options.method != "ippo"
+        self.critic = Critic(generators, n, s if central else d, options.hidden, central)
+        self.scale = ValueScale(len(job.seeds), options.value_decay)
+        self.optimisers = {
+            name: torch.optim.Adam(module.parameters(), lr=options.learning_rate, eps=1e-5, fused=True)
+            for name, module in (("policy", self.policy), ("critic", self.critic))
+        }
+        self._rngs = {
+            name: [stream(seed, f"train:{name}") for seed in job.seeds] for name in ("graph", "actions", "batches")
+        }
+        self._job = job
+        self._exact = _exact(job, self.policy)
+        self._held_out: VectorEnvironment | None = None
+        self._now: VectorStep | None = None
+        self._returns = np.zeros((len(job.seeds), options.episodes))
+        self._steps = 0
+
+    # -- one update ---------------------------------------------------------------------------------------------------
+
+    def update(self, done: int) -> list[dict[str, float]]:
+        """Play, learn, and evaluate where it is due; return one row a seed."""
+        self._schedule(done)
+        rollout, ended = self.play()
+        numbers = self.learn(rollout, done)
+        numbers |= ended
+        last = done + 1 == self.updates
+        if last or (done + 1) % self.options.evaluate_every == 0:
+            numbers |= self.evaluate(done)
+        rows: list[dict[str, float]] = []
+        for index, seed in enumerate(self.seeds):
+            row: dict[str, float] = {"seed": seed, "step": self._steps}
+            row |= {name: float(values[index]) for name, values in numbers.items() if np.isfinite(values[index])}
+            rows.append(row)
+        return rows
+
+    def _schedule(self, done: int) -> None:
+        """Set how many edges a graph may have in this update."""
+        graph = self.options.graph
+        most = self.agents * (self.agents - 1) // 2
+        if graph.anneal == "budget":
+            self.policy.budget = int(np.ceil(most * self._left(done)))
+
+    def _left(self, done: int) -> float:
+        """Return the share of edges that are left in update number `done`: 1, then falling, then 0."""
+        graph, at = self.options.graph, done / self.updates
+        if at < graph.anneal_from:
+            return 1.0
+        if at >= graph.anneal_to:
+            return 0.0
+        return (graph.anneal_to - at) / (graph.anneal_to - graph.anneal_from)
+
+    def play(self) -> tuple[Rollout, dict[str, Any]]:
+        """Step all episodes `rollout` times.
+
+        Returns:
+            The samples, and the means over the episodes that ended, each (K,).
+        """
+        options, seeds = self.options, len(self.seeds)
+        if self._now is None:
+            self._now = self.env.reset()
+        steps, episodes, agents = options.rollout, options.episodes, self.agents
+        noise = self._noise(steps)
+        gumbel = self._uniform(steps).log_().neg_().log_().neg_()
+        kept: dict[str, list[Tensor]] = {}
+        ended: dict[str, Any] = {}
+
+        def keep(**values: Tensor) -> None:
+            for name, value in values.items():
+                kept.setdefault(name, []).append(value)
+
+        central, masked = self.critic.central, False
+        with torch.no_grad():
+            for step in range(steps):
+                now = self._now
+                observations, state = self._split(now.observations), self._split(now.state)
+                legal = self._split(now.masks)
+                masked = masked or not bool(now.masks.all())
+                at = None if noise is None else noise.index((slice(None), step))
+                choice = self.policy.choose(observations, state, legal if masked else None, at, gumbel[:, step])
+                value = self.critic(state if central else observations)
+                answer = self.env.step(choice.actions.reshape(seeds * episodes, agents).numpy())
+                rewards = self._split(answer.rewards)
+                terminated, truncated = self._split(answer.terminated), self._split(answer.truncated)
+                keep(observations=observations, state=state, masks=legal, alive=self._split(now.alive))
+                keep(actions=choice.actions, seen=choice.seen, log_probs=choice.log_probs, values=value)
+                keep(rewards=rewards, terminated=terminated, over=terminated | truncated)
+                if answer.over.any():
+                    last = self._split(answer.last_state if central else answer.last_observations)
+                    keep(next_values=self.critic(last))
+                else:
+                    keep(next_values=torch.full_like(value, torch.nan))
+                self._count(answer, ended)
+                self._now = answer
+            end = self._split(self._now.state if central else self._now.observations)
+            values = torch.stack([*kept.pop("values"), self.critic(end)])
+        self._steps += steps * episodes
+        next_values = torch.stack(kept.pop("next_values"))
+        next_values = torch.where(next_values.isnan(), values[1:], next_values)
+        rollout = self._rollout(kept, values[:-1], next_values, noise, masked)
+        return rollout, {name: _mean_of(pairs) for name, pairs in ended.items()}
+
+    def _rollout(
+        self,
+        kept: Mapping[str, list[Tensor]],
+        values: Tensor,
+        next_values: Tensor,
+        noise: GraphNoise | None,
+        masked: bool,
+    ) -> Rollout:
+        """Return the samples with their advantages; what comes in is (T, K, E, ...)."""
+        options = self.options
+
+        def flat(stacked: Tensor) -> Tensor:
+            return stacked.transpose(0, 1).flatten(1, 2)
+
+        real = torch.stack([self.scale.denormalise(one) for one in values])
+        following = torch.stack([self.scale.denormalise(one) for one in next_values])
+        over = torch.stack(kept["over"])
+        advantages = generalised_advantages(
+            torch.stack(kept["rewards"]),
+            real,
+            following,
+            torch.stack(kept["terminated"]),
+            over,
+            options.gamma,
+            options.gae_lambda,
+        )
+        returns, alive = flat(advantages + real), flat(torch.stack(kept["alive"])).float()
+        self.scale.update(returns, alive)
+        return Rollout(
+            observations=flat(torch.stack(kept["observations"])),
+            state=flat(torch.stack(kept["state"])),
+            masks=flat(torch.stack(kept["masks"])) if masked else None,
+            noise=None if noise is None else GraphNoise(noise.order.flatten(1, 2), noise.edges.flatten(1, 2)),
+            actions=flat(torch.stack(kept["actions"])),
+            seen=flat(torch.stack(kept["seen"])),
+            log_probs=flat(torch.stack(kept["log_probs"])),
+            alive=alive,
+            advantages=normalised(flat(advantages), alive),
+            values=flat(values),
+            targets=self.scale.normalise(returns),
+        )
+
+    def learn(self, rollout: Rollout, done: int) -> dict[str, Any]:
+        """Improve actor, graph and critic on the samples; return means over the passes, each (K,)."""
+        options = self.options
+        samples = rollout.actions.shape[1]
+        totals: dict[str, Tensor] = {}
+        parts = 0
+        for _ in range(options.epochs):
+            if options.minibatches == 1:
+                pieces = [rollout]
+            else:
+                shuffled = [rng.permutation(samples) for rng in self._rngs["batches"]]
+                rows = torch.from_numpy(np.stack(shuffled))
+                pieces = [rollout.part(chunk) for chunk in rows.chunk(options.minibatches, dim=1)]
+            for piece in pieces:
+                for name, value in self._step(piece, done).items():
+                    totals[name] = totals[name] + value if name in totals else value
+                parts += 1
+        return {name: (value / parts).numpy() for name, value in totals.items()}
+
+    def _step(self, part: Rollout, done: int) -> dict[str, Tensor]:
+        options = self.options
+        judged = self.policy.judge(part.observations, part.state, part.masks, part.noise, part.actions, part.seen)
+        losses, clipped = policy_loss(judged.log_probs, part.log_probs, part.advantages, options.clip)
+        surrogate = mean_over(losses, part.alive)
+        entropy = mean_over(judged.entropies, part.alive)
+        share = density(judged.adjacency)
+        loss = surrogate - self._entropy_weight(done) * entropy
+        if options.graph.anneal == "penalty":
+            weight, target = self._penalty(done)
+            loss = loss + weight * (share - target).abs()
+        policy_norm = self._descend("policy", loss)
+        seen = part.state if self.critic.central else part.observations
+        of_values = value_loss(self.critic(seen), part.values, part.targets, options.clip, options.huber)
+        critic_loss = mean_over(of_values, part.alive)
+        self._descend("critic", options.value_weight * critic_loss)
+        with torch.no_grad():
+            difference = judged.log_probs - part.log_probs
+            divergence = mean_over(difference.exp() - 1 - difference, part.alive)
+        return {
+            "policy_loss": surrogate.detach(),
+            "value_loss": critic_loss.detach(),
+            "entropy": entropy.detach(),
+            "kl": divergence,
+            "clip_fraction": mean_over(clipped, part.alive),
+            "grad_norm": policy_norm,
+            "density": share.detach(),
+        }
+
+    def _descend(self, name: str, losses: Tensor) -> Tensor:
+        """Take a step on the sum of the seeds' losses, which share no parameter; return gradient norms, (K,)."""
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad(set_to_none=True)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+        norms = clip_gradients(optimiser.param_groups[0]["params"], self.options.max_grad_norm)
+        optimiser.step()
+        return norms
+
+    def _entropy_weight(self, done: int) -> float:
+        first, last = self.options.entropy
+        return first + (last - first) * min(1.0, done / self.updates / self.options.entropy_until)
+
+    def _penalty(self, done: int) -> tuple[float, float]:
+        """Return the weight of the density's penalty, and the density that is wanted (marl.md 5.5)."""
+        left = self._left(done)
+        first, last = self.options.graph.penalty
+        return first + (last - first) * (1 - left), left
+
+    # -- what happened ------------------------------------------------------------------------------------------------
+
+    def _count(self, answer: VectorStep, ended: dict[str, Any]) -> None:
+        """Add up returns, and note those and the metrics of the episodes that ended."""
+        shape = self._returns.shape
+        self._returns += answer.rewards.mean(1).reshape(shape)
+        over = answer.over.reshape(shape)
+        if not over.any():
+            return
+        numbers: dict[str, np.ndarray[Any, Any]] = {"return": self._returns}
+        numbers |= {name: values.reshape(shape) for name, values in answer.metrics.items() if name != "return"}
+        for name, values in numbers.items():
+            ended.setdefault(name, []).append((np.where(over, values, 0.0).sum(1), over.sum(1)))
+        self._returns[over] = 0.0
+
+    def evaluate(self, done: int) -> dict[str, Any]:
+        """Return exact and simulated numbers about the policy as it is, each (K,)."""
+        numbers: dict[str, Any] = {}
+        if self._exact is not None:
+            numbers |= self._exact.measure(self.policy)
+        if self.options.evaluation_episodes:
+            numbers |= evaluate(self.policy, self._evaluation())
+        return numbers
+
+    def _evaluation(self) -> VectorEnvironment:
+        """Return the episodes of evaluations: others than those of training, and the same ones every time."""
+        if self._held_out is None:
+            seeds = [derive_seed(seed, "evaluation") for seed in self.seeds]
+            job, episodes = self._job, self.options.evaluation_episodes
+            self._held_out = make_vector(job.env, job.env_options, seeds=seeds, per_seed=episodes)
+        return self._held_out
+
+    # -- random numbers -----------------------------------------------------------------------------------------------
+
+    def _noise(self, steps: int) -> GraphNoise | None:
+        """Return noise for the graphs of a rollout, (K, T, E, ...); None where graphs are not random."""
+        graph = self.options.graph
+        if graph.edges == "none" or self.policy.budget == 0 or (graph.order == "index" and graph.edges == "all"):
+            return None
+        shape = (steps, self.options.episodes)
+        drawn = [draw_noise(rng, shape, self.agents, graph.order) for rng in self._rngs["graph"]]
+        return GraphNoise(torch.stack([one.order for one in drawn]), torch.stack([one.edges for one in drawn]))
+
+    def _uniform(self, steps: int) -> Tensor:
+        shape = (steps, self.options.episodes, self.agents, self.env.actions)
+        drawn = np.stack([rng.random(shape, np.float32) for rng in self._rngs["actions"]])
+        return torch.from_numpy(drawn).clamp_(min=float(np.finfo(np.float32).tiny))
+
+    def _split(self, array: np.ndarray[Any, Any]) -> Tensor:
+        """Return an array over all episodes with the seeds apart: (K * E, ...) to (K, E, ...)."""
+        return torch.from_numpy(array).view(len(self.seeds), self.options.episodes, *array.shape[1:])
+
+    # -- putting away -------------------------------------------------------------------------------------------------
+
+    def save(self, folder: Path, done: int) -> None:
+        """Write everything to a folder."""
+        tensors = {f"{owner}.{name}": value for owner, name, value in self._tensors()}
+        plain: dict[str, Any] = {"done": done, "steps": self._steps, "returns": self._returns.tolist()}
+        plain["rngs"] = {name: [rng.bit_generator.state for rng in rngs] for name, rngs in self._rngs.items()}
+        plain["env"] = None if self._now is None else _separate(self.env.snapshot(), "env", tensors)
+        plain["shape"] = self.shape()
+        save_file({name: value.contiguous() for name, value in tensors.items()}, folder / TENSORS)
+        (folder / PLAIN).write_text(json.dumps(plain))
+
+    def shape(self) -> dict[str, Any]:
+        """Return what a reader needs to build the policy again, beside the options."""
+        env = self.env
+        return {
+            "agents": list(env.agents),
+            "actions": env.actions,
+            "observation_size": env.observation_size,
+            "state_size": env.state_size,
+            "budget": self.policy.budget,
+        }
+
+    def load(self, folder: Path) -> int:
+        """Take over what `save` wrote, and return how many updates were done."""
+        try:
+            tensors, plain = load_file(folder / TENSORS), json.loads((folder / PLAIN).read_text())
+            for name, optimiser in self.optimisers.items():
+                _fill_optimiser(optimiser, tensors, name)
+            for owner, name, value in self._tensors():
+                with torch.no_grad():
+                    value.copy_(tensors[f"{owner}.{name}"])
+            for name, rngs in self._rngs.items():
+                for rng, state in zip(rngs, plain["rngs"][name], strict=True):
+                    rng.bit_generator.state = state
+            self._returns = np.array(plain["returns"])
+            self._steps = int(plain["steps"])
+            self.policy.budget = int(plain["shape"]["budget"])
+            self._now = None if plain["env"] is None else self.env.restore(_join(plain["env"], tensors))
+            return int(plain["done"])
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ConfigError(f"{folder} holds no state of this training: {error}") from error
+
+    def _tensors(self) -> list[tuple[str, str, Tensor]]:
+        """Return every tensor of the run by owner and name: networks, the scale of returns, the optimisers' moments."""
+        found = [
+            (owner, name, value)
+            for owner, module in (("policy", self.policy), ("critic", self.critic), ("scale", self.scale))
+            for name, value in cast(torch.nn.Module, module).state_dict().items()
+        ]
+        for owner, optimiser in self.optimisers.items():
+            for index, parameter in enumerate(optimiser.param_groups[0]["params"]):
+                for name, value in optimiser.state.get(parameter, {}).items():
+                    found.append((f"adam.{owner}", f"{index}.{name}", value))
+        return found
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.env.close()
+        if self._held_out is not None:
+            self._held_out.close()
+
+
+def _fill_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor], owner: str) -> None:
+    """Make room for the moments that a checkpoint holds: an optimiser has none before its first step."""
+    for index, parameter in enumerate(optimiser.param_groups[0]["params"]):
+        prefix = f"adam.{owner}.{index}."
+        moments = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        if moments:
+            optimiser.state[parameter] = {name: torch.empty_like(value) for name, value in moments.items()}
+
+
+def _mean_of(pairs: list[tuple[Any, Any]]) -> Any:
+    """Return sums by counts, added up; NaN where nothing was counted."""
+    total, count = sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _exact(job: TrainingJob, policy: Policy) -> Exact | None:
+    """Return what measures policies exactly where the game is known as tables with observations."""
+    env = make(job.env, job.env_options)
+    try:
+        model = env.tabular()
+    except UnsupportedError:
+        return None
+    finally:
+        env.close()
+    return None if model.observations is None or model.states is None else Exact(model, job.seeds)
+
+
+def _separate(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
+    """Return plain values, with every array moved to `tensors` and named in its place."""
+    if isinstance(value, np.ndarray):
+        tensors[path] = torch.from_numpy(value.copy())
+        return {"array": path}
+    if isinstance(value, Mapping):
+        return {"mapping": {key: _separate(item, f"{path}.{key}", tensors) for key, item in value.items()}}
+    if isinstance(value, list | tuple):
+        return {"list": [_separate(item, f"{path}.{index}", tensors) for index, item in enumerate(value)]}
+    return {"plain": value}
+
+
+def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return what `_separate` took apart."""
+    ((kind, inner),) = value.items()
+    if kind == "array":
+        return tensors[inner].numpy()
+    if kind == "mapping":
+        return {key: _join(item, tensors) for key, item in inner.items()}
+    if kind == "list":
+        return [_join(item, tensors) for item in inner]
+    return inner
