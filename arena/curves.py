@@ -160,6 +160,7 @@ def _draw_panel(panel: Axes, curves: Mapping[str, Curve], styles: Mapping[str, M
             panel.plot(curve.steps, curve.seeds, color=style["color"], linewidth=0.6, alpha=0.3, label="_seed")
             panel.fill_between(curve.steps, curve.low, curve.high, color=style["color"], alpha=0.2, linewidth=0)
         panel.plot(curve.steps, curve.mean, **style, linewidth=1.8, marker="o" if alone else None, label=learner)
+    panel.set_xlim(0, 1.02 * max(float(curve.steps[-1]) for curve in curves.values()))
     panel.set_xlabel("environment steps of each seed")
     panel.xaxis.set_major_formatter(ticker.EngFormatter(sep=""))
     panel.grid(color="0.9", linewidth=0.6)

@@ -126,9 +126,11 @@ class _Loop:
     def is_over(self) -> bool:
         """Return whether the learner has been trained to the end, with every row in place."""
         final, rows = _checkpoint(self.folder / FINAL), _Rows(self.folder / METRICS_FILE, self.trainer.job.seeds)
-        over = final is not None and self._is_ours(final) and final.update == self.trainer.updates == rows.whole
+        over = final is not None and self._is_ours(final) and final.update == self.trainer.updates <= rows.whole
         if over:
-            self.progress.take(rows.upto(rows.whole))
+            rows.cut(self.trainer.updates)
+            _remove(self.folder / CHECKPOINTS)  # a kill may have come between the final one and this
+            self.progress.take(rows.upto(self.trainer.updates))
             self.progress.before, self.progress.steps_before = self.progress.done, self.progress.steps
             self.trainer.close()
         return over
@@ -263,7 +265,7 @@ class _Loop:
             raise
         except Exception as error:
             kept = f"the checkpoint of update {self.saved} is kept" if self.saved else "there is no checkpoint yet"
-            raise TrainingError(f"failed in {doing}: {_what(error)}; {kept}") from error
+            raise TrainingError(f"{doing} failed: {_what(error)}; {kept}") from error
 
     def _note(self, error: TrainingError) -> None:
         """Write why training ended, for whoever mends it; without room for that, the message alone must do."""

@@ -13,7 +13,7 @@ from arena.training import Training
 
 __all__ = ["FinalNumber", "LearnerSummary", "TrainingSummary", "summarise_training"]
 
-INTERVAL = "Student's t over seeds, 95%"
+INTERVAL = "95% interval of the mean over seeds (Student's t)"
 
 
 class FinalNumber(msgspec.Struct, frozen=True, kw_only=True):

@@ -56,7 +56,7 @@ METHODS: tuple[Method, ...] = ("gradient", "natural")
 """Along what the logits are moved: `policy_gradient` or `natural_gradient`."""
 
 _INDIFFERENT = 1e-10
-"""A best response changes an action only for a value higher by more than this, in units of the largest value."""
+"""A best response changes an action for more than this only, in units of the policy's largest value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +90,9 @@ class Game:
     def __init__(self, model: TabularModel) -> None:
         transitions = _checked_transitions(model)
         self.actions, self.discount = model.actions, model.discount
-        self.rewards, self.start = torch.tensor(model.rewards), torch.tensor(model.start)
-        self._transitions = torch.tensor(transitions)
+        self.rewards = torch.tensor(model.rewards, dtype=torch.float64)
+        self.start = torch.tensor(model.start, dtype=torch.float64)
+        self._transitions = torch.tensor(transitions, dtype=torch.float64)
 
     @property
     def states(self) -> int:
@@ -101,10 +102,10 @@ class Game:
     @cached_property
     def optimum(self) -> float:
         """The highest expected discounted reward that any joint policy has, found by policy iteration."""
-        choice = self.rewards.argmax(-1)
+        choice = self.rewards.argmax(-1)[None]
         while True:
-            values = self.evaluate(torch.nn.functional.one_hot(choice, self.rewards.shape[-1]).double()[None])
-            better = _improve(values.action[0], choice)
+            values = self.evaluate(torch.nn.functional.one_hot(choice, self.rewards.shape[-1]).double())
+            better = _improve(values.action, choice)
             if torch.equal(better, choice):
                 return float(values.start)
             choice = better
@@ -238,8 +239,8 @@ def natural_gradient(game: Game, network: BayesianNetwork, logits: Logits) -> Lo
 def published_loss(game: Game, network: BayesianNetwork, logits: Logits) -> Tensor:
     """Return the loss of the authors' program for each policy, (K,), with the model's own distribution of first states.
 
-    - sum over s, a of visits(s) Q(s, a) pi(a | s), with gradients through pi alone; they are those of `-Values.start`.
-    The program's first states have 1 / n each, which multiplies the gradient by S / n where they are uniform.
+    It is minus the sum over s and a of visits(s) Q(s, a) pi(a | s), differentiable through pi alone; its gradient is
+    that of `-Values.start`. The program gives each first state 1 / n, which makes it S / n times that of uniform ones.
     """
     joint = network.log_joint(logits).exp()
     values = game.evaluate(joint.detach())
@@ -363,10 +364,11 @@ def _best_response(game: Game, network: BayesianNetwork, logits: Logits, log_joi
 
 
 def _improve(values: Tensor, choice: Tensor) -> Tensor:
-    """Return the best action of each row of values (..., A), which is the present choice (...) unless it is worse."""
+    """Return the best action of each row of values (K, ..., A): the present choice (K, ...) unless it is worse."""
     best, action = values.max(-1)
     kept = values.gather(-1, choice[..., None])[..., 0]
-    return torch.where(best > kept + _INDIFFERENT * values.abs().max(), action, choice)
+    largest = values.abs().amax(tuple(range(1, values.dim())), keepdim=True)[..., 0]
+    return torch.where(best > kept + _INDIFFERENT * largest, action, choice)
 
 
 def _checked_transitions(model: TabularModel) -> NDArray[np.float64]:

@@ -31,7 +31,7 @@ from arena.curves import require_drawing
 from arena.errors import ConfigError, PrerequisiteError, UsageError
 from arena.extras import DISTRIBUTION
 from arena.intervals import mean_interval
-from arena.learning import Progress, TrainingError, learn, write_whole
+from arena.learning import FAILURE_FILE, Progress, TrainingError, learn, write_whole
 from arena.registry import trainers
 from arena.scenario import load_yaml
 from arena.training import Training, load_training, validate_training
@@ -108,21 +108,16 @@ def _report(folder: Path | None, others: Sequence[bool], as_json: bool) -> int:
 def _conclude(training: Training, folder: Path, console: Console, as_json: bool, *, finished: bool) -> int:
     """Write and print what came of a training, and return the exit code."""
     summary = summarise_training(training, folder)
-    pictures: list[Path] = []
     if folder.is_dir():
         write_whole(folder / SUMMARY_FILE, msgspec.json.format(encode_json(summary), indent=2) + b"\n")
-        pictures = draw_training(training, folder)
     if as_json:
         sys.stdout.write(encode_json(summary).decode() + "\n")
     else:
         console.print(_table(summary))
-        for one in summary.learners:
-            if one.failure is not None:
-                console.print(Text(f"{one.learner}: {one.failure}", style="red"), soft_wrap=True)
-        if folder.is_dir():
-            console.print(
-                Text(f"results in {folder}" + (f", curves in {pictures[0]}" if pictures else "")), soft_wrap=True
-            )
+    if folder.is_dir():
+        pictures = draw_training(training, folder)
+        drawn = f", curves in {pictures[0]}" if pictures else ""
+        console.print(Text(f"results in {folder}{drawn}"), soft_wrap=True)
     return 0 if finished and summary.is_complete else 1
 
 
@@ -190,7 +185,8 @@ class _Work:
                 stop=self._stop.is_set,
             )
         except TrainingError as error:
-            self._console.print(Text(f"{name}: {error}", style="red"), soft_wrap=True)
+            said = f"{name}: {error} (traceback in {self.folder / name / FAILURE_FILE})"
+            self._console.print(Text(said, style="red"), soft_wrap=True)
             return not self._stop.is_set()
 
     def _progress(self, name: str) -> Progress:
@@ -309,15 +305,17 @@ def _so_far(now: Progress, headline: Sequence[str]) -> str:
 def _table(summary: TrainingSummary) -> Table:
     names = list(dict.fromkeys(name for one in summary.learners for name in one.headline))
     title = f"{summary.training} · {summary.env} · {_counted(len(summary.seeds), 'seed')}"
-    table = Table(title=title, title_justify="left", caption=f"[95%]: {summary.interval}", caption_justify="left")
-    table.add_column("learner")
-    for name in ("updates", "steps", *(f"{name} [95%]" for name in names), "steps/CPU-s"):
-        table.add_column(name, justify="right")
+    caption = f"in brackets: {summary.interval}"
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table.add_column("learner", overflow="fold")
+    incomplete = ["updates"] if not summary.is_complete else []
+    for name in (*incomplete, "steps", *names, "steps/CPU-s"):
+        table.add_column(name, justify="right", overflow="fold")
     for one in summary.learners:
         speed = one.env_steps_per_cpu_s
         table.add_row(
             one.learner,
-            f"{one.done} of {one.updates}",
+            *(f"{one.done} of {one.updates}{' (failed)' if one.failure else ''}" for _ in incomplete),
             f"{one.steps:,}",
             *(_number(one.headline.get(name)) for name in names),
             "–" if speed is None else f"{speed:,.0f}",
@@ -330,8 +328,8 @@ def _counted(number: int, what: str) -> str:
 
 
 def _number(number: FinalNumber | None) -> str:
-    return "–" if number is None else _with_interval(number.mean, number.ci95)
+    return "–" if number is None else _with_interval(number.mean, number.ci95, between="\n")
 
 
-def _with_interval(mean: float, interval: tuple[float, float] | None) -> str:
-    return f"{mean:.4g}" if interval is None else f"{mean:.4g} [{interval[0]:.4g}, {interval[1]:.4g}]"
+def _with_interval(mean: float, interval: tuple[float, float] | None, *, between: str = " ") -> str:
+    return f"{mean:.4g}" if interval is None else f"{mean:.4g}{between}[{interval[0]:.3g}, {interval[1]:.3g}]"

@@ -1,0 +1,1 @@
+"""Control: environments of Gymnasium."""
