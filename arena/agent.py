@@ -31,6 +31,7 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         summary: One sentence.
         needs_expert: It plays `Seat.expert`, so only environments with an expert will do.
         deterministic: The same seat, seed and steps give the same actions.
+        team: Those that sit in one episode with the same options share `Seat.team`.
         exclusive: It owns the terminal, so episodes run one after the other.
         extra: The extra of this distribution that it needs, if any.
     """
@@ -39,6 +40,7 @@ class AgentSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     summary: str
     needs_expert: bool = False
     deterministic: bool = True
+    team: bool = False
     exclusive: bool = False
     extra: str | None = None
 
@@ -54,6 +56,8 @@ class Seat:
         task: The task; an agent that learns must not read the answer from it.
         seed: The episode's root seed; draw from `rng`, which is the stream ``agent:<seat>``.
         expert: Returns a good action for this seat now; only for agents that declare `needs_expert`.
+        team: What the agents of one team tell each other: empty at first, and theirs to fill; only for agents that
+            declare `team`.
     """
 
     agent: AgentID
@@ -62,6 +66,7 @@ class Seat:
     task: Task
     seed: int
     expert: Callable[[], Action] | None = field(default=None, repr=False)
+    team: dict[str, Any] | None = field(default=None, repr=False)
 
     def rng(self) -> np.random.Generator:
         """Return a fresh generator of this seat's own stream."""

@@ -157,10 +157,11 @@ async def _play(session: PlayedSession, seated: Mapping[AgentID, Agent], on_step
     experts = {
         seat: _expert(session, seat, agent.expert_kind) for seat, agent in seated.items() if agent.spec.needs_expert
     }
+    spec, teams = session.env.spec, _teams(seated)
     for seat, agent in seated.items():
-        expert = experts.get(seat)
         with blaming(agent):
-            agent.begin(Seat(seat, session.env.spec, session.seats[seat], session.task, session.seed, expert))
+            place = session.seats[seat], session.task, session.seed
+            agent.begin(Seat(seat, spec, *place, experts.get(seat), teams.get(seat)))
     last_yield = time.monotonic()
     while acting := session.acting:
         steps = session.journal[-1].time_step.seats
@@ -178,6 +179,18 @@ async def _play(session: PlayedSession, seated: Mapping[AgentID, Agent], on_step
         _tell(seated, session.journal[-1].time_step.seats)
     except (BoundaryError, LimitReached) as error:  # the episode is over, and its score stands
         _log.warning("after the end: %s", error)
+
+
+def _teams(seated: Mapping[AgentID, Agent]) -> dict[AgentID, dict[str, Any]]:
+    """Return what the agents of each team share: those of one id with equal options."""
+    teams: list[tuple[Agent, dict[str, Any]]] = []
+    found: dict[AgentID, dict[str, Any]] = {}
+    for seat, agent in seated.items():
+        if agent.spec.team:
+            mates = (shared for mate, shared in teams if type(mate) is type(agent) and mate.options == agent.options)
+            found[seat] = next(mates, {})
+            teams.append((agent, found[seat]))
+    return found
 
 
 def _tell(seated: Mapping[AgentID, Agent], steps: Mapping[AgentID, SeatStep]) -> None:

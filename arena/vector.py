@@ -131,7 +131,6 @@ class TabularModel:
         start: Distribution of the first state, float64 (S,).
         discount: In [0, 1).
         observations: What each agent sees in each state, float32 (S, n, d), as a batch shows it; None where unknown.
-        states: What a central critic sees in each state, float32 (S, s); None where unknown.
     """
 
     actions: tuple[int, ...]
@@ -140,4 +139,3 @@ class TabularModel:
     start: NDArray[np.float64]
     discount: float
     observations: Floats | None = None
-    states: Floats | None = None

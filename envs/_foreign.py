@@ -24,6 +24,7 @@ from arena import (
     Array,
     ConfigError,
     EnvError,
+    EnvSpec,
     Task,
     Taskset,
     UnknownIdError,
@@ -34,8 +35,10 @@ from arena import (
 
 __all__ = [
     "MAX_REWARD",
+    "MAX_SCORE",
     "SPLITS",
     "NumberedTasks",
+    "SpecOfInstance",
     "allowed_packages",
     "checked_arguments",
     "checked_reward",
@@ -52,12 +55,32 @@ SPLITS = {"train": 1_000_000, "test": 1_000}
 """Splits and their numbers of tasks."""
 MAX_REWARD = 1e9
 """Rewards are refused beyond this where no narrower range is known."""
+MAX_SCORE = 1e12
+"""Scores are refused beyond this where no narrower range is known."""
 
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _TEXT = re.compile(r"[A-Za-z0-9_ .,:+-]{0,64}")
 _REFUSED_NAMES = re.compile(r"render_mode|.*(path|file|dir|folder).*", re.IGNORECASE)
 _LARGEST = 1_000_000
+
+
+class SpecOfInstance:
+    """A `spec` that declares on the class what is true of every game, and on an instance what is true of its own.
+
+    Args:
+        declared: The class's.
+        derive: Returns an instance's from the class's; called when the instance's is first asked for.
+    """
+
+    def __init__(self, declared: EnvSpec, derive: Callable[[EnvSpec, Any], EnvSpec]) -> None:
+        self.declared, self._derive = declared, derive
+
+    def __get__(self, env: Any, owner: type) -> EnvSpec:
+        if env is None:
+            return self.declared
+        spec = vars(env)["spec"] = self._derive(self.declared, env)  # found there from now on
+        return spec
 
 
 # -- whom to trust -----------------------------------------------------------------------------------------------------

@@ -1,10 +1,10 @@
 """Directed acyclic graphs between agents: drawn with noise, differentiable, acyclic by construction.
 
-Shapes: K seeds trained at once, B samples, n agents, s numbers of context. ``adjacency[..., j, i] = 1`` means that agent
-j is a parent of agent i, so i acts after j and sees j's action. ``order[..., k]`` is the agent that acts k-th.
+Shapes: n agents, and any leading dimensions for samples. ``adjacency[..., j, i] = 1`` means that agent j is a parent of
+agent i, so i acts after j and sees j's action. ``order[..., k]`` is the agent that acts k-th.
 
-A graph is an order and a set of edges along it, each from its own logits and its own stored noise, so that the very same
-graph comes out again when the policy is evaluated later, now with gradients (marl.md 5.9).
+A graph is an order and a set of edges along it, each from its own logits and its own stored noise, so that the very
+same graph comes out again when the policy is evaluated later, now with gradients.
 
 Sources: Chen et al. 2023, arXiv:2306.01920; Charpentier et al. 2022, arXiv:2203.08509 (order times edges); Prillo and
 Eisenschlos 2020, arXiv:2006.16038 (SoftSort); Mena et al. 2018, arXiv:1802.08665 (Gumbel-Sinkhorn).
@@ -70,9 +70,9 @@ class Dag:
 def draw_noise(rng: np.random.Generator, shape: tuple[int, ...], agents: int, kind: OrderKind) -> GraphNoise:
     """Return fresh noise for graphs of some shape: Gumbel for orders, logistic for edges."""
     per_order = (*shape, agents, agents) if kind == "sinkhorn" else (*shape, agents)
-    tiny = np.finfo(np.float32).tiny
+    tiny = float(np.finfo(np.float32).tiny)
     uniform = torch.from_numpy(rng.random(per_order, np.float32)).clamp_(min=tiny)
-    odds = torch.from_numpy(rng.random((*shape, agents, agents), np.float32)).clamp_(tiny, 1 - 2**-24)
+    odds = torch.from_numpy(rng.random((*shape, agents, agents), np.float32)).clamp_(tiny, 1 - 2.0**-24)
     return GraphNoise(-torch.log(-torch.log(uniform)), torch.logit(odds))
 
 
@@ -170,7 +170,7 @@ def budgeted(logits: Tensor, noise: Tensor, allowed: Tensor, budget: int, temper
     if budget < agents * (agents - 1) // 2:
         ranked = noisy.detach().masked_fill(allowed.detach() < 0.5, -torch.inf).flatten(-2)
         kept = torch.zeros_like(ranked).scatter_(-1, ranked.topk(budget, dim=-1).indices, 1.0)
-        hard = hard * kept.unflatten(-1, (agents, agents))
+        hard = hard * kept.view_as(hard)
     edges = straight_through(hard, torch.sigmoid(noisy / temperature)) if noisy.requires_grad else hard
     return edges * allowed
 

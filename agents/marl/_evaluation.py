@@ -34,33 +34,31 @@ class Exact:
 
     def __init__(self, model: TabularModel, seeds: Sequence[int]) -> None:
         assert model.observations is not None
-        assert model.states is not None
         self._model, self._seeds = model, seeds
         self._states = len(model.start)
         joint = np.stack([axis.reshape(-1) for axis in np.indices(model.actions)], axis=1)  # J, n
         times = len(joint)
         self._actions = torch.from_numpy(np.tile(joint, (self._states, 1)))
         self._observations = torch.from_numpy(np.repeat(model.observations, times, axis=0))
-        self._contexts = torch.from_numpy(np.repeat(model.states, times, axis=0))
         self._best = float(model.start @ _optimal_values(model))
 
     def measure(self, policy: Policy) -> dict[str, Any]:
         """Return J / J* of every seed's stochastic policy, with and without edges, and the mean graph, each (K,)."""
         numbers = {"poa": self._ratio(policy, cut=False), "poa_cut": self._ratio(policy, cut=True)}
-        states = torch.from_numpy(self._model.states)
-        return numbers | graph_numbers(policy, states.expand(len(self._seeds), *states.shape))
+        seen = self._observations[:: len(self._observations) // self._states]
+        return numbers | graph_numbers(policy, seen.expand(len(self._seeds), *seen.shape))
 
     def joint(self, policy: Policy, *, cut: bool) -> NDArray[np.float64]:
         """Return the probability of every joint action in every state, (K, S, J)."""
         seeds, rows = len(self._seeds), len(self._actions)
         actions = self._actions.expand(seeds, -1, -1)
-        observations, contexts = self._observations.expand(seeds, -1, -1, -1), self._contexts.expand(seeds, -1, -1)
+        observations = self._observations.expand(seeds, -1, -1, -1)
         draws = _noises(policy, self._seeds, self._states) if not cut else [None]
         total = torch.zeros(seeds, rows, dtype=torch.float64)
         with torch.no_grad():
             for noise in draws:
                 each = None if noise is None else _repeated(noise, rows // self._states)
-                judged = policy.judge(observations, contexts, None, each, actions, cut=cut)
+                judged = policy.judge(observations, None, each, actions, cut=cut)
                 total += judged.log_probs.double().sum(-1).exp()
         return (total / len(draws)).view(seeds, self._states, -1).numpy()
 
@@ -84,12 +82,12 @@ def _optimal_values(model: TabularModel) -> NDArray[np.float64]:
         values = better
 
 
-def graph_numbers(policy: Policy, states: torch.Tensor) -> dict[str, Any]:
-    """Return how often each edge is there and where each agent stands in the order, over states (K, B, s)."""
+def graph_numbers(policy: Policy, observations: torch.Tensor) -> dict[str, Any]:
+    """Return how often each edge is there and each agent's mean position in the order, over (K, B, n, d)."""
     if policy.net is None:
         return {}
     with torch.no_grad():
-        dag = policy.graph(states, None)
+        dag = policy.graph(observations, None)
     edges, positions = dag.adjacency.mean(1).numpy(), position_of(dag.order).float().mean(1).numpy()
     agents = range(policy.agents)
     numbers = {f"edge_{parent}_{child}": edges[:, parent, child] for parent in agents for child in agents}
@@ -106,10 +104,10 @@ def evaluate(policy: Policy, env: VectorEnvironment) -> dict[str, Any]:
     Returns:
         The mean return and metrics of an episode, each (K,): ``eval_return``, ``eval_return_cut`` and so on.
     """
-    numbers, states = _played(policy, env, cut=False)
+    numbers, seen = _played(policy, env, cut=False)
     without = _played(policy, env, cut=True)[0] if policy.conditional and policy.budget else numbers
     cut = {f"{name}_cut": values for name, values in without.items()}
-    return numbers | cut | graph_numbers(policy, states)
+    return numbers | cut | graph_numbers(policy, seen)
 
 
 def _played(policy: Policy, env: VectorEnvironment, *, cut: bool) -> tuple[dict[str, Any], torch.Tensor]:
@@ -118,7 +116,7 @@ def _played(policy: Policy, env: VectorEnvironment, *, cut: bool) -> tuple[dict[
     running = np.ones(len(env), bool)
     returns, metrics = np.zeros(len(env)), dict[str, NDArray[np.float32]]()
     rngs = [stream(seed, "graph") for seed in env.seeds]
-    states = []
+    seen = []
 
     def split(array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array).view(seeds, each, *array.shape[1:])
@@ -127,8 +125,8 @@ def _played(policy: Policy, env: VectorEnvironment, *, cut: bool) -> tuple[dict[
         masks = None if now.masks.all() else split(now.masks)
         noise = _stacked([draw_noise(rng, (each,), policy.agents, policy.options.order) for rng in rngs])
         still = noise if _draws(policy) else None
-        states.append(split(now.state))
-        choice = policy.choose(split(now.observations), states[-1], masks, still, None, cut=cut)
+        seen.append(split(now.observations))
+        choice = policy.choose(seen[-1], masks, still, None, cut=cut)
         now = env.step(choice.actions.reshape(len(env), -1).numpy())
         returns += np.where(running, now.rewards.mean(1), 0.0)
         for name, values in now.metrics.items():
@@ -136,7 +134,7 @@ def _played(policy: Policy, env: VectorEnvironment, *, cut: bool) -> tuple[dict[
             noted[:] = np.where(running & now.over, values, noted)
         running &= ~now.over
     named: dict[str, NDArray[Any]] = {**metrics, "return": returns}
-    return {f"eval_{name}": values.reshape(seeds, each).mean(1) for name, values in named.items()}, torch.cat(states, 1)
+    return {f"eval_{name}": values.reshape(seeds, each).mean(1) for name, values in named.items()}, torch.cat(seen, 1)
 
 
 def _draws(policy: Policy) -> bool:

@@ -28,7 +28,7 @@ from arena import (
 from ._dag import GraphNoise, density, draw_noise
 from ._evaluation import Exact, evaluate
 from ._networks import Critic
-from ._policy import Policy
+from ._policy import Choice, Policy
 from ._ppo import ValueScale, clip_gradients, generalised_advantages, mean_over, normalised, policy_loss, value_loss
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Learner:
         self.agents = len(self.env.agents)
         generators = [torch.Generator().manual_seed(derive_seed(seed, "init")) for seed in job.seeds]
         n, a, d, s = self.agents, self.env.actions, self.env.observation_size, self.env.state_size
-        self.policy = Policy(generators, n, a, d, s, options.hidden, options.graph)
+        self.policy = Policy(generators, n, a, d, options.hidden, options.graph)
         central = options.method != "ippo"
         self.critic = Critic(generators, n, s if central else d, options.hidden, central)
         self.scale = ValueScale(len(job.seeds), options.value_decay)
@@ -155,91 +155,92 @@ class Learner:
         Returns:
             The samples, and the means over the episodes that ended, each (K,).
         """
-        options, seeds = self.options, len(self.seeds)
-        if self._now is None:
-            self._now = self.env.reset()
-        steps, episodes, agents = options.rollout, options.episodes, self.agents
-        noise = self._noise(steps)
-        gumbel = self._uniform(steps).log_().neg_().log_().neg_()
-        kept: dict[str, list[Tensor]] = {}
+        steps, seeds = self.options.rollout, len(self.seeds)
+        now = self.env.reset() if self._now is None else self._now
+        noise, gumbel = self._noise(steps), self._gumbel(steps)
+        legal = None if now.masks.all() else now.masks
+        shown, answers, choices = [now], [], []
         ended: dict[str, Any] = {}
-
-        def keep(**values: Tensor) -> None:
-            for name, value in values.items():
-                kept.setdefault(name, []).append(value)
-
-        central, masked = self.critic.central, False
-        with torch.no_grad():
+        with torch.inference_mode():
             for step in range(steps):
-                now = self._now
-                observations, state = self._split(now.observations), self._split(now.state)
-                legal = self._split(now.masks)
-                masked = masked or not bool(now.masks.all())
                 at = None if noise is None else noise.index((slice(None), step))
-                choice = self.policy.choose(observations, state, legal if masked else None, at, gumbel[:, step])
-                value = self.critic(state if central else observations)
-                answer = self.env.step(choice.actions.reshape(seeds * episodes, agents).numpy())
-                rewards = self._split(answer.rewards)
-                terminated, truncated = self._split(answer.terminated), self._split(answer.truncated)
-                keep(observations=observations, state=state, masks=legal, alive=self._split(now.alive))
-                keep(actions=choice.actions, seen=choice.seen, log_probs=choice.log_probs, values=value)
-                keep(rewards=rewards, terminated=terminated, over=terminated | truncated)
-                if answer.over.any():
-                    last = self._split(answer.last_state if central else answer.last_observations)
-                    keep(next_values=self.critic(last))
-                else:
-                    keep(next_values=torch.full_like(value, torch.nan))
-                self._count(answer, ended)
-                self._now = answer
-            end = self._split(self._now.state if central else self._now.observations)
-            values = torch.stack([*kept.pop("values"), self.critic(end)])
-        self._steps += steps * episodes
-        next_values = torch.stack(kept.pop("next_values"))
-        next_values = torch.where(next_values.isnan(), values[1:], next_values)
-        rollout = self._rollout(kept, values[:-1], next_values, noise, masked)
-        return rollout, {name: _mean_of(pairs) for name, pairs in ended.items()}
+                masks = None if legal is None else self._split(legal)
+                choice = self.policy.choose(self._split(now.observations), masks, at, gumbel[:, step])
+                now = self.env.step(choice.actions.reshape(seeds * self.options.episodes, -1).numpy())
+                legal = None if now.masks.all() else now.masks
+                shown.append(now)
+                answers.append(now)
+                choices.append(choice)
+                self._count(now, ended)
+        self._now = now
+        self._steps += steps * self.options.episodes
+        return self._rollout(shown, answers, choices, noise), {name: _mean_of(sums) for name, sums in ended.items()}
 
     def _rollout(
-        self,
-        kept: Mapping[str, list[Tensor]],
-        values: Tensor,
-        next_values: Tensor,
-        noise: GraphNoise | None,
-        masked: bool,
+        self, shown: list[VectorStep], answers: list[VectorStep], choices: list[Choice], noise: GraphNoise | None
     ) -> Rollout:
-        """Return the samples with their advantages; what comes in is (T, K, E, ...)."""
-        options = self.options
+        """Return what was played as samples, with their advantages.
 
-        def flat(stacked: Tensor) -> Tensor:
-            return stacked.transpose(0, 1).flatten(1, 2)
-
-        real = torch.stack([self.scale.denormalise(one) for one in values])
-        following = torch.stack([self.scale.denormalise(one) for one in next_values])
-        over = torch.stack(kept["over"])
+        Args:
+            shown: What was acted on, and what came last: one more than steps.
+            answers: What each step led to.
+            choices: What was done.
+            noise: Of the graphs.
+        """
+        options, acted = self.options, shown[:-1]
+        observations = self._stacked([one.observations for one in shown])
+        state = self._stacked([one.state for one in shown])
+        values, following = self._values(state if self.critic.central else observations, answers)
+        terminated = self._stacked([one.terminated for one in answers])
         advantages = generalised_advantages(
-            torch.stack(kept["rewards"]),
-            real,
-            following,
-            torch.stack(kept["terminated"]),
-            over,
+            self._stacked([one.rewards for one in answers]).transpose(0, 1),
+            self.scale.denormalise(values).transpose(0, 1),
+            self.scale.denormalise(following).transpose(0, 1),
+            terminated.transpose(0, 1),
+            (terminated | self._stacked([one.truncated for one in answers])).transpose(0, 1),
             options.gamma,
             options.gae_lambda,
-        )
-        returns, alive = flat(advantages + real), flat(torch.stack(kept["alive"])).float()
+        ).transpose(0, 1)
+        alive = self._stacked([one.alive for one in acted]).flatten(1, 2).float()
+        returns = (advantages + self.scale.denormalise(values)).flatten(1, 2)
         self.scale.update(returns, alive)
+        masked = any(not one.masks.all() for one in acted)
         return Rollout(
-            observations=flat(torch.stack(kept["observations"])),
-            state=flat(torch.stack(kept["state"])),
-            masks=flat(torch.stack(kept["masks"])) if masked else None,
+            observations=observations[:, :-1].flatten(1, 2),
+            state=state[:, :-1].flatten(1, 2),
+            masks=self._stacked([one.masks for one in acted]).flatten(1, 2) if masked else None,
             noise=None if noise is None else GraphNoise(noise.order.flatten(1, 2), noise.edges.flatten(1, 2)),
-            actions=flat(torch.stack(kept["actions"])),
-            seen=flat(torch.stack(kept["seen"])),
-            log_probs=flat(torch.stack(kept["log_probs"])),
+            actions=torch.stack([one.actions for one in choices], 1).flatten(1, 2),
+            seen=torch.stack([one.seen for one in choices], 1).flatten(1, 2),
+            log_probs=torch.stack([one.log_probs for one in choices], 1).flatten(1, 2),
             alive=alive,
-            advantages=normalised(flat(advantages), alive),
-            values=flat(values),
+            advantages=normalised(advantages.flatten(1, 2), alive),
+            values=values.flatten(1, 2),
             targets=self.scale.normalise(returns),
         )
+
+    def _values(self, seen: Tensor, answers: list[VectorStep]) -> tuple[Tensor, Tensor]:
+        """Return the critic's values of what was acted on, and of what each step led to, both (K, T, E, n).
+
+        Args:
+            seen: States or observations, (K, T + 1, E, ...).
+            answers: Of the steps: where an episode ended, they hold what it last showed.
+        """
+        with torch.no_grad():
+            values = self.critic(seen.flatten(1, 2)).view(*seen.shape[:3], self.agents)
+            following = values[:, 1:].clone()
+            for step, answer in enumerate(answers):
+                if answer.over.any():
+                    last = self._split(answer.last_state if self.critic.central else answer.last_observations)
+                    over = self._split(answer.over).unsqueeze(-1)
+                    following[:, step] = torch.where(over, self.critic(last), following[:, step])
+        return values[:, :-1], following
+
+    def _stacked(self, arrays: list[np.ndarray[Any, Any]]) -> Tensor:
+        """Return arrays over all episodes, one a step, with the seeds first: (K, T, E, ...)."""
+        stacked = torch.from_numpy(np.stack(arrays))
+        apart = stacked.view(len(arrays), len(self.seeds), self.options.episodes, *stacked.shape[2:])
+        return apart.transpose(0, 1).contiguous()
 
     def learn(self, rollout: Rollout, done: int) -> dict[str, Any]:
         """Improve actor, graph and critic on the samples; return means over the passes, each (K,)."""
@@ -262,7 +263,7 @@ class Learner:
 
     def _step(self, part: Rollout, done: int) -> dict[str, Tensor]:
         options = self.options
-        judged = self.policy.judge(part.observations, part.state, part.masks, part.noise, part.actions, part.seen)
+        judged = self.policy.judge(part.observations, part.masks, part.noise, part.actions, part.seen)
         losses, clipped = policy_loss(judged.log_probs, part.log_probs, part.advantages, options.clip)
         surrogate = mean_over(losses, part.alive)
         entropy = mean_over(judged.entropies, part.alive)
@@ -351,10 +352,12 @@ class Learner:
         drawn = [draw_noise(rng, shape, self.agents, graph.order) for rng in self._rngs["graph"]]
         return GraphNoise(torch.stack([one.order for one in drawn]), torch.stack([one.edges for one in drawn]))
 
-    def _uniform(self, steps: int) -> Tensor:
+    def _gumbel(self, steps: int) -> Tensor:
+        """Return noise for the actions of a rollout, (K, T, E, n, a)."""
         shape = (steps, self.options.episodes, self.agents, self.env.actions)
         drawn = np.stack([rng.random(shape, np.float32) for rng in self._rngs["actions"]])
-        return torch.from_numpy(drawn).clamp_(min=float(np.finfo(np.float32).tiny))
+        uniform = torch.from_numpy(drawn).clamp_(min=float(np.finfo(np.float32).tiny))
+        return uniform.log_().neg_().log_().neg_()
 
     def _split(self, array: np.ndarray[Any, Any]) -> Tensor:
         """Return an array over all episodes with the seeds apart: (K * E, ...) to (K, E, ...)."""
@@ -447,7 +450,7 @@ def _exact(job: TrainingJob, policy: Policy) -> Exact | None:
         return None
     finally:
         env.close()
-    return None if model.observations is None or model.states is None else Exact(model, job.seeds)
+    return None if model.observations is None else Exact(model, job.seeds)
 
 
 def _separate(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

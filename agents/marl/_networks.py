@@ -100,7 +100,7 @@ class Actor(nn.Module):
         """Return what each agent makes of what it sees and who it is: (K, B, n, d) to (K, B, n, h)."""
         seeds, samples = observations.shape[:2]
         encoded = torch.relu(self.encode(observations.flatten(1, 2)))
-        return encoded.unflatten(1, (samples, self.agents)) + self.identity.view(seeds, 1, self.agents, -1)
+        return encoded.view(seeds, samples, self.agents, -1) + self.identity.unsqueeze(1)
 
     def told(self, actions: Tensor, adjacency: Tensor) -> Tensor:
         """Return the sum of the embeddings of each agent's parents, (K, B, n, h).
@@ -131,22 +131,26 @@ class Actor(nn.Module):
         scores = scores.view(seeds, agents, samples, -1).transpose(1, 2)
         return scores if masks is None else scores.masked_fill(~masks, torch.finfo(scores.dtype).min)
 
-    def logits_of(self, agents: Tensor, features: Tensor, masks: Tensor | None) -> Tensor:
+    def logits_of(self, agents: int | Tensor, features: Tensor, masks: Tensor | None) -> Tensor:
         """Return the logits of one agent a sample, (K, B, a).
 
         Args:
-            agents: Which one, int64 (K, B).
+            agents: Which one: the same in every sample, or int64 (K, B).
             features: Its features with what it was told, (K, B, h).
             masks: Its legal actions, (K, B, a).
         """
         hidden = self._hidden(features.unsqueeze(2)).squeeze(2)
-        seeds = torch.arange(len(agents), device=agents.device).unsqueeze(1)
-        scores = torch.einsum("kbh,kbha->kba", hidden, self.head[seeds, agents]) + self.head_bias[seeds, agents]
+        if isinstance(agents, int):
+            scores = torch.baddbmm(self.head_bias[:, agents].unsqueeze(1), hidden, self.head[:, agents])
+        else:
+            seeds = torch.arange(len(agents)).unsqueeze(1)
+            weights, bias = self.head[seeds, agents], self.head_bias[seeds, agents]
+            scores = (hidden.unsqueeze(-2) @ weights).squeeze(-2) + bias
         return scores if masks is None else scores.masked_fill(~masks, torch.finfo(scores.dtype).min)
 
     def _hidden(self, features: Tensor) -> Tensor:
         normed = nn.functional.layer_norm(features, features.shape[-1:]) * self.scale + self.shift
-        return torch.relu(self.mix(normed.flatten(1, 2)).unflatten(1, normed.shape[1:3]))
+        return torch.relu(self.mix(normed.flatten(1, 2)).view_as(normed))
 
 
 class Critic(nn.Module):
@@ -217,12 +221,16 @@ class GraphNet(nn.Module):
         """Return the scores of orders, (K, B, n) or (K, B, n, n)."""
         assert self.order is not None
         scores = cast(Tensor, self.order(context))
-        return scores if scores.shape[-1] == self.agents else scores.unflatten(-1, (self.agents, self.agents))
+        return scores if scores.shape[-1] == self.agents else _square(scores, self.agents)
 
     def edge_logits(self, context: Tensor) -> Tensor:
         """Return the logits of edges, (K, B, n, n)."""
         assert self.edges is not None
-        return cast(Tensor, self.edges(context)).unflatten(-1, (self.agents, self.agents))
+        return _square(self.edges(context), self.agents)
+
+
+def _square(flat: Tensor, agents: int) -> Tensor:
+    return flat.view(*flat.shape[:-1], agents, agents)
 
 
 def _normal(generators: Sequence[torch.Generator], shape: tuple[int, ...], deviation: float) -> Tensor:

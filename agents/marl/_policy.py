@@ -1,7 +1,8 @@
 """The joint policy of a team: a graph between its agents, and each one's conditional policy.
 
-One class for all methods: independent and product policies have the empty graph, autoregressive ones the complete graph,
-and Bayesian networks a learned one (marl.md 5.12).
+One class for all methods: independent and product policies have the empty graph, autoregressive ones the complete one,
+and Bayesian networks one that is learned. A policy depends on observations only, of all agents where there is a graph
+and of each one's own where there is none, so that a trained team needs nothing else to play.
 """
 
 from __future__ import annotations
@@ -70,7 +71,6 @@ class Policy(nn.Module):
         agents: n.
         actions: a.
         observation: d.
-        context: s, what the graph may depend on.
         hidden: h.
         graph: What kind of graph, and how it is learned.
     """
@@ -81,7 +81,6 @@ class Policy(nn.Module):
         agents: int,
         actions: int,
         observation: int,
-        context: int,
         hidden: int,
         graph: GraphOptions,
     ) -> None:
@@ -92,21 +91,22 @@ class Policy(nn.Module):
         scores = {"plackett-luce": agents, "sinkhorn": agents * agents}.get(graph.order, 0)
         learned = graph.edges == "learned"
         self.net = (
-            GraphNet(generators, agents, context, hidden, scores, learned, graph.edge_bias, graph.prior)
+            GraphNet(generators, agents, agents * observation, hidden, scores, learned, graph.edge_bias, graph.prior)
             if self.conditional and (scores or learned)
             else None
         )
         self.budget = agents * (agents - 1) // 2
         """The most edges that a graph may have now; 0 cuts the team apart."""
 
-    def graph(self, context: Tensor, noise: GraphNoise | None) -> Dag:
+    def graph(self, observations: Tensor, noise: GraphNoise | None) -> Dag:
         """Return the graph of every sample.
 
         Args:
-            context: (K, B, s).
+            observations: Of all agents, which are what the graph depends on, (K, B, n, d).
             noise: As stored when the graph was drawn; None for the most likely graph.
         """
         options, agents = self.options, self.agents
+        context = observations.flatten(-2)
         shape = (*context.shape[:-1], agents)
         if not self.conditional or self.budget == 0:
             return Dag(torch.zeros(*shape, agents), index_order(context, agents))
@@ -141,7 +141,6 @@ class Policy(nn.Module):
     def choose(
         self,
         observations: Tensor,
-        context: Tensor,
         masks: Tensor | None,
         noise: GraphNoise | None,
         gumbel: Tensor | None,
@@ -152,14 +151,13 @@ class Policy(nn.Module):
 
         Args:
             observations: (K, B, n, d).
-            context: (K, B, s).
             masks: Legal actions, (K, B, n, a); None where all are.
             noise: Of the graphs; None for the most likely ones.
             gumbel: Noise of the actions, (K, B, n, a); None for the most likely ones.
             cut: Leave out every edge, as in decentralised play.
         """
         features = self.actor.features(observations)
-        dag = self.graph(context, noise)
+        dag = self.graph(observations, noise)
         if cut:
             dag = replace(dag, adjacency=torch.zeros_like(dag.adjacency))
         if cut or not self.conditional or self.budget == 0:
@@ -169,16 +167,19 @@ class Policy(nn.Module):
         return self._along(dag, features, masks, gumbel)
 
     def _along(self, dag: Dag, features: Tensor, masks: Tensor | None, gumbel: Tensor | None) -> Choice:
+        """Draw actions along each sample's order."""
         seeds, samples, agents, _ = features.shape
-        seed = torch.arange(seeds).unsqueeze(1).expand(seeds, samples)
-        row = torch.arange(samples).expand(seeds, samples)
+        seed = torch.arange(seeds).unsqueeze(1)
+        row = torch.arange(samples)
         told = torch.zeros_like(features)
         actions = torch.zeros(seeds, samples, agents, dtype=torch.int64)
         seen, log_probs = torch.zeros_like(actions), torch.zeros(seeds, samples, agents)
+        together = self.options.order == "index"
         for position in range(agents):
-            agent = dag.order[..., position]
-            here = (seed, row, agent)
-            logits = self.actor.logits_of(agent, (features + told)[here], None if masks is None else masks[here])
+            agent: int | Tensor = position if together else dag.order[..., position]
+            # Agents of one number are a slice; different ones in each sample have to be looked up.
+            here = (slice(None), slice(None), agent) if together else (seed, row, agent)
+            logits = self.actor.logits_of(agent, features[here] + told[here], None if masks is None else masks[here])
             action = (logits if gumbel is None else logits + gumbel[here]).argmax(-1)
             actions[here] = action
             log_probs[here] = _log_prob(logits, action)
@@ -191,7 +192,6 @@ class Policy(nn.Module):
     def judge(
         self,
         observations: Tensor,
-        context: Tensor,
         masks: Tensor | None,
         noise: GraphNoise | None,
         actions: Tensor,
@@ -203,7 +203,6 @@ class Policy(nn.Module):
 
         Args:
             observations: (K, B, n, d).
-            context: (K, B, s).
             masks: As they were, (K, B, n, a).
             noise: As it was.
             actions: int64 (K, B, n).
@@ -214,7 +213,7 @@ class Policy(nn.Module):
         told = None
         adjacency = features.new_zeros(*features.shape[:2], self.agents, self.agents)
         if self.conditional and self.budget and not cut:
-            adjacency = self.graph(context, noise).adjacency
+            adjacency = self.graph(observations, noise).adjacency
             told = self.actor.told(actions if seen is None else seen, adjacency)
         log_all = torch.log_softmax(self.actor.logits(features, told, masks), -1)
         entropies = -(log_all.exp() * log_all).sum(-1)

@@ -16,8 +16,8 @@ method              graph: who sees whose action                   critic
 
 Source: Chen et al. 2023, "Context-aware Bayesian network actor-critic methods for cooperative multi-agent reinforcement
 learning", ICML, arXiv:2306.01920; on PPO as in Yu et al. 2022, arXiv:2103.01955. Deliberate differences from the
-authors' code: parents' actions enter before the non-linearity, the graph's noise and the parents' actions are stored, so
-that the ratio is 1 before the first update, edges are per sample, and the annealed graph ends at exactly no edges.
+authors' code: parents' actions enter before the non-linearity; the graph's noise and the parents' actions are stored,
+so the ratio is 1 before the first update; edges are per sample; the annealed graph ends at exactly no edges.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class GraphOptions(Options):
     )
     anneal: Literal["none", "budget", "penalty"] = Field(
         "none",
-        description="How edges go in `annealed`: by a `budget` that ends at exactly none (the default), or by the paper's `penalty`.",
+        description="How edges go in `annealed`: by a `budget` that ends at none (the default), or a `penalty`.",
     )
     anneal_from: float = Field(0.4, ge=0, le=1, description="Share of the training after which edges begin to go.")
     anneal_to: float = Field(0.8, ge=0, le=1, description="Share of the training after which none are left.")
@@ -133,7 +133,7 @@ class ActorCritic(Trainer):
     Options = ActorCriticOptions
     options: ActorCriticOptions
     headline = ("poa", "poa_cut", "eval_return", "eval_return_cut", "density")
-    curves: Mapping[str, str] = {  # noqa: RUF012 - the contract declares it so
+    curves: Mapping[str, str] = {
         "return": "return of a training episode",
         "eval_return": "return of an episode, greedy",
         "eval_return_cut": "return of an episode, greedy, all edges cut",

@@ -332,4 +332,4 @@ def _number(number: FinalNumber | None) -> str:
 
 
 def _with_interval(mean: float, interval: tuple[float, float] | None, *, between: str = " ") -> str:
-    return f"{mean:.4g}" if interval is None else f"{mean:.4g}{between}[{interval[0]:.3g}, {interval[1]:.3g}]"
+    return f"{mean:.4g}" if interval is None else f"{mean:.4g}{between}[{interval[0]:.4g}, {interval[1]:.4g}]"

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from arena.client.catalog import attaching, beginning, describing, listing, paging, stepping_many
 from arena.client.core import Format
@@ -201,16 +201,19 @@ class Client:
         return GymnasiumView(info.spec, seat_specs(info.seats), _beginner(self, env, wanted))
 
     def pettingzoo(
-        self, env: str, **wanted: Any
+        self, env: str, *, api: Literal["aec", "parallel"] | None = None, **wanted: Any
     ) -> pettingzoo.AECEnv[AgentID, Any, Any] | pettingzoo.ParallelEnv[AgentID, Any, Any]:
-        """Return an environment as a PettingZoo one: parallel where its seats act at once, else in turns.
+        """Return an environment as a PettingZoo one.
 
-        `wanted` is what `session` takes, without the seed.
+        Args:
+            env: The environment's id.
+            api: ``aec`` or ``parallel``; where None, parallel where its seats act at once, else in turns.
+            wanted: What `session` takes, without the seed.
         """
         from arena.views.pettingzoo import view
 
         info = self.describe(env, **(wanted.get("options") or {}))
-        return view(info.spec, seat_specs(info.seats), _beginner(self, env, wanted))
+        return view(info.spec, seat_specs(info.seats), _beginner(self, env, wanted), api)
 
     # -- inside -----------------------------------------------------------------------------------------------------
 

@@ -11,12 +11,12 @@ from arena.env import EnvSpec, SeatSpec
 from arena.errors import InvalidActionError, ResetNeededError, UnsupportedError, UsageError
 from arena.rendering import observation_text
 from arena.types import AgentID, SeatStep
-from arena.views.sessions import OpenSession, ViewedSession, observation_of, seat_info
+from arena.views.sessions import OpenSession, Portable, ViewedSession, copied, seat_info
 
 __all__ = ["GymnasiumView"]
 
 
-class GymnasiumView(gymnasium.Env[Any, Any]):
+class GymnasiumView(Portable, gymnasium.Env[Any, Any]):
     """A single-seat environment, in process or on a server, with Gymnasium's interface.
 
     A reset with a seed begins the episode of that root seed, the task included unless it was fixed; one without draws
@@ -55,7 +55,7 @@ class GymnasiumView(gymnasium.Env[Any, Any]):
         self._let_go()
         self._session = self._open_session(root)
         step = self._latest(self._session)
-        return observation_of(step), seat_info(step, self.action_space)
+        return self._observation(step), seat_info(step, self.action_space)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take a step.
@@ -77,7 +77,7 @@ class GymnasiumView(gymnasium.Env[Any, Any]):
         if step.is_last:
             further |= _verdict(session)
         info = seat_info(step, self.action_space, **further)
-        return observation_of(step), reward, step.terminated, step.truncated, info
+        return self._observation(step), reward, step.terminated, step.truncated, info
 
     def render(self) -> str:
         """Return the latest observation as text."""
@@ -86,6 +86,9 @@ class GymnasiumView(gymnasium.Env[Any, Any]):
     def close(self) -> None:
         """End the episode."""
         self._let_go()
+
+    def _observation(self, step: SeatStep) -> Any:
+        return copied(self.observation_space, step.observation)
 
     def _latest(self, session: ViewedSession) -> SeatStep:
         return session.journal[-1].time_step.seats[self._seat]

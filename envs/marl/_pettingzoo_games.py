@@ -313,7 +313,7 @@ class _Tuple(Game):
 
 def _all(flag: Any) -> bool:
     """Return whether the episode is over, for one flag or one for each agent."""
-    return bool(np.all(flag))
+    return flag if type(flag) is bool else bool(np.all(flag))
 
 
 def _limits_of(env: Any) -> Callable[[Any], bool]:

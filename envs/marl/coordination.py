@@ -141,7 +141,6 @@ class Coordination(GameEnvironment):
             start=np.full(size, 1 / size),
             discount=_DISCOUNT,
             observations=observations,
-            states=game.state({"bits": bits}, observations),
         )
 
 

@@ -34,12 +34,11 @@ from pydantic import Field, field_validator
 
 from arena import Action, AgentID, Environment, EnvSpec, Options, Score, SeatSpec, Task, Taskset, TimeStep, register
 
-from .._foreign import MAX_REWARD, SPLITS, NumberedTasks, checked_arguments, game_seed
+from .._foreign import MAX_REWARD, MAX_SCORE, SPLITS, NumberedTasks, SpecOfInstance, checked_arguments, game_seed
 from ._pettingzoo_games import Game, game_of
 from ._pettingzoo_loading import check_name, find
 
 _ID = "marl/pettingzoo-v0"
-_MAX_SCORE = 1e12
 
 
 class PettingZooOptions(Options):
@@ -72,7 +71,7 @@ class _Facts:
     """
 
     rewards: tuple[float, float] = (-MAX_REWARD, MAX_REWARD)
-    scores: tuple[float, float] = (-_MAX_SCORE, _MAX_SCORE)
+    scores: tuple[float, float] = (-MAX_SCORE, MAX_SCORE)
     seeded: bool = True
 
 
@@ -94,13 +93,13 @@ _FACTS = {
     play="simultaneous",
     endings={"terminated": "termination", "truncated": "truncation"},
     reward_range=(-MAX_REWARD, MAX_REWARD),
-    score_range=(-_MAX_SCORE, _MAX_SCORE),
+    score_range=(-MAX_SCORE, MAX_SCORE),
     splits=tuple(SPLITS),
     max_steps=10_000,
     extra="marl",
 )
 class PettingZoo(Environment):
-    """One game, made when it is first asked for; what it declares depends on the game (see `_GamesSpec`)."""
+    """One game, made when it is first asked for; what it declares depends on the game."""
 
     Options = PettingZooOptions
 
@@ -168,19 +167,6 @@ class PettingZoo(Environment):
             self._game.close()
 
 
-class _GamesSpec:
-    """The class declares what is true of every game; an instance, what is true of its own."""
-
-    def __init__(self, declared: EnvSpec) -> None:
-        self.declared = declared
-
-    def __get__(self, env: PettingZoo | None, owner: type[PettingZoo]) -> EnvSpec:
-        if env is None:
-            return self.declared
-        spec = vars(env)["spec"] = _spec_of(self.declared, env)  # found there from now on
-        return spec
-
-
 def _spec_of(declared: EnvSpec, env: PettingZoo) -> EnvSpec:
     name = env.options.module.replace("-v", "_v")
     facts = _Facts()
@@ -196,4 +182,4 @@ def _spec_of(declared: EnvSpec, env: PettingZoo) -> EnvSpec:
     )
 
 
-PettingZoo.spec = _GamesSpec(PettingZoo.spec)  # type: ignore[assignment]
+PettingZoo.spec = SpecOfInstance(PettingZoo.spec, _spec_of)  # type: ignore[assignment]

@@ -129,10 +129,8 @@ def test_the_report_is_drawn_again_from_the_folder(here):
         ("train no-such-training", "no training 'no-such-training'"),
         ("train walk.yaml --learner fats", "did you mean 'fast'"),
         ("train walk.yaml --set learners.fast.options.dirft=1", "did you mean 'drift'"),
-        ("train walk.yaml --set learners.fast.options.batch=2000", "batch is 2000, more than the 1000 steps"),
         ("train walk.yaml --resume", "needs --out"),
         ("train walk.yaml --resume --out nowhere", "no training in nowhere"),
-        ("train walk.yaml --out walk.yaml", "is not empty"),
         ("train walk.yaml --out walk.yaml/inside", "cannot write to walk.yaml/inside"),
         ("train walk.yaml out", "results go to --out out"),
         ("train report", "takes its folder and nothing else"),
@@ -252,16 +250,9 @@ def test_a_second_interruption_ends_an_update_that_takes_long(here):
     assert "Traceback" not in output
 
 
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ("nan:52", "fast: update 52 of 100 failed: seed 2: height is nan; the checkpoint of update 50 is kept"),
-        ("cuda:52", "fast: update 52 of 100 failed: out of memory (CUDA out of memory. Tried to allocate 20 MiB)"),
-        ("env:52", "fast: update 52 of 100 failed: the simulator has crashed; the checkpoint of update 50 is kept"),
-    ],
-)
-def test_a_learner_that_fails_is_one_line_and_its_checkpoint_goes_on(here, whole, fault, message):
-    done = arena("train", "walk.yaml", "--learner", "fast", "--out", "out", cwd=here, TOY_FAULT=fault)
+def test_a_learner_that_fails_is_one_line_and_its_checkpoint_goes_on(here, whole):
+    message = "fast: update 52 of 100 failed: seed 2: height is nan; the checkpoint of update 50 is kept"
+    done = arena("train", "walk.yaml", "--learner", "fast", "--out", "out", cwd=here, TOY_FAULT="nan:52")
     assert done.returncode == 1
     assert (done.stdout.count(message), done.stdout.count("failed:")) == (1, 1), done.stdout
     assert "Traceback" not in done.stdout + done.stderr

@@ -5,11 +5,10 @@ import warnings
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
-from pettingzoo.test import api_test, parallel_api_test, seed_test
-from pettingzoo.utils import parallel_to_aec
 
 import arena
 from arena import Limits, Session, UsageError
+from arena.testing.pettingzoo import check_pettingzoo
 from arena.views.gymnasium import GymnasiumView
 
 
@@ -32,12 +31,11 @@ def test_gymnasiums_own_checks_pass(client):
     check_env(client.gymnasium("text/guess-v0"), skip_render_check=True)
 
 
-@pytest.mark.usefixtures("only_remarks")
-def test_pettingzoos_own_checks_pass(client):
-    parallel_api_test(client.pettingzoo("test/match-v0"), num_cycles=20)
-    api_test(parallel_to_aec(client.pettingzoo("test/match-v0")), num_cycles=20)
-    seed_test(lambda: parallel_to_aec(client.pettingzoo("test/match-v0")), num_cycles=20)
-    seed_test(lambda: client.pettingzoo("test/nim-v0"), num_cycles=20)
+@pytest.mark.parametrize("api", ["aec", "parallel"])
+@pytest.mark.parametrize("env", ["test/match-v0", "test/nim-v0", "text/guess-v0"])
+def test_pettingzoos_own_checks_and_our_clauses_pass(client, env, api):
+    report = check_pettingzoo(lambda: client.pettingzoo(env, api=api), steps=40, max_cycles=100)
+    report.raise_if_failed()
 
 
 def test_an_episode_is_the_one_that_is_played_in_process(client):

@@ -101,6 +101,19 @@ def test_hidden_choices_do_change_something_for_who_makes_them():
         assert (seer in differ) == (reader != seer)
 
 
+def test_a_night_in_which_nobody_was_killed_does_not_say_who_should_have_been():
+    tables = [Table(), Table()]
+    one, other, reader = tables[0].who("villager")
+    shown = []
+    for table, victim in zip(tables, (one, other), strict=True):
+        table.night(kill=victim, protect=victim)
+        shown.append(table.talk())
+    knowing = {*tables[0].who("werewolf"), *tables[0].who("doctor")}
+    differ = {player for player in NAMES[:7] if shown[0][player] != shown[1][player]}
+    assert "Nobody was killed in the night." in shown[0][reader]
+    assert differ == knowing
+
+
 @plays
 @given(numbers, numbers, st.integers(0, 40), st.integers(0, 40), st.sampled_from(sorted(SETTINGS)), st.data())
 def test_roles_change_nothing_for_who_does_not_know_them_until_they_are_shown(

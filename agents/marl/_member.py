@@ -1,0 +1,153 @@
+"""What the members of a trained team share in an episode: the policy, and what they have told each other."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from safetensors.torch import load_file
+from torch import Tensor
+
+from arena import (
+    Action,
+    AgentID,
+    ConfigError,
+    Seat,
+    SeatStep,
+    UsageError,
+    did_you_mean,
+    read_checkpoint,
+)
+
+from ._learner import PLAIN, TENSORS
+from ._policy import Policy
+from .actor_critic import ActorCriticOptions
+
+__all__ = ["Team"]
+
+
+class Team:
+    """One trained seed of a policy, playing an episode.
+
+    Args:
+        env: The id of the environment that it was trained in.
+        agents: Its seats, in the policy's order.
+        policy: Of one seed.
+        observation_size: Numbers in an observation, as the policy takes it.
+    """
+
+    def __init__(self, env: str, agents: tuple[AgentID, ...], policy: Policy, observation_size: int) -> None:
+        self.env, self.agents, self.policy = env, agents, policy
+        self._size = observation_size
+        self._seats: dict[AgentID, Seat] = {}
+        self._rngs: dict[AgentID, np.random.Generator | None] = {}
+        self._told: dict[AgentID, SeatStep] = {}
+        self._waiting: asyncio.Future[dict[AgentID, Action]] | None = None
+
+    @classmethod
+    def load(cls, folder: Path, seed: int | None) -> Team:
+        """Return the team that a checkpoint holds.
+
+        Raises:
+            ConfigError: It holds none.
+            UsageError: It was not trained with this seed.
+        """
+        checkpoint = read_checkpoint(folder)
+        if checkpoint.trainer != "marl/actor_critic":
+            raise ConfigError(f"{folder} is of the trainer {checkpoint.trainer!r}, not of 'marl/actor_critic'")
+        seeds = checkpoint.seeds
+        if seed is not None and seed not in seeds:
+            raise UsageError(f"{folder} has no seed {seed} (allowed: {', '.join(map(str, seeds))})")
+        which = 0 if seed is None else seeds.index(seed)
+        try:
+            options = ActorCriticOptions.model_validate_json(json.dumps(checkpoint.options))
+            plain = json.loads((folder / PLAIN).read_text(encoding="utf-8"))["shape"]
+            tensors = load_file(folder / TENSORS)
+            agents = tuple(map(str, plain["agents"]))
+            size, actions = int(plain["observation_size"]), int(plain["actions"])
+            policy = Policy([torch.Generator()], len(agents), actions, size, options.hidden, options.graph)
+            policy.budget = int(plain["budget"])
+            policy.load_state_dict({name: tensors[f"policy.{name}"][which : which + 1] for name in policy.state_dict()})
+        except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
+            raise ConfigError(f"{folder} holds no trained team: {str(error).splitlines()[0]}") from error
+        return cls(checkpoint.env, agents, policy, size)
+
+    def join(self, seat: Seat, *, greedy: bool) -> None:
+        """Take a member's seat.
+
+        Raises:
+            UsageError: The team was not trained for it.
+        """
+        if seat.env.id != self.env:
+            raise UsageError(f"this team was trained in {self.env}, not in {seat.env.id}")
+        if seat.agent not in self.agents:
+            hint = did_you_mean(seat.agent, self.agents)
+            raise UsageError(f"this team has no member for the seat {seat.agent!r}{hint}")
+        space = seat.spec.action_space
+        if not isinstance(space, spaces.Discrete) or space.n > self.policy.actor.actions:
+            raise UsageError(f"this team chooses among {self.policy.actor.actions} actions; here they are {space}")
+        if spaces.flatdim(seat.spec.observation_space) > self._size:
+            raise UsageError(
+                f"this team sees {self._size} numbers; here observations are {seat.spec.observation_space}"
+            )
+        self._seats[seat.agent] = seat
+        self._rngs[seat.agent] = None if greedy else seat.rng()
+
+    def alone(self, agent: AgentID, step: SeatStep) -> Action:
+        """Return what a member does on its own observation."""
+        return self._decide({agent: step}, cut=True)[agent]
+
+    def tell(self, agent: AgentID, step: SeatStep) -> asyncio.Future[dict[AgentID, Action]]:
+        """Take note of what a member sees; what all do is known once the last of those who act has told.
+
+        Raises:
+            UsageError: A seat is not one of the team's.
+        """
+        strangers = set(self.agents) - self._seats.keys()
+        if strangers:
+            raise UsageError(
+                f"{', '.join(sorted(strangers))} is not of this team; with edges 'on' every seat must be, use 'cut'"
+            )
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+        self._told[agent] = step
+        waiting = self._waiting
+        if self._told.keys() == self._seats.keys():
+            told, self._told, self._waiting = self._told, {}, None
+            waiting.set_result(self._decide(told, cut=False))
+        return waiting
+
+    def _decide(self, steps: dict[AgentID, SeatStep], *, cut: bool) -> dict[AgentID, Action]:
+        actions = self.policy.actor.actions
+        observations = torch.zeros(1, 1, len(self.agents), self._size)
+        masks = torch.ones(1, 1, len(self.agents), actions, dtype=torch.bool)
+        gumbel = torch.zeros(1, 1, len(self.agents), actions)
+        for agent, step in steps.items():
+            at = self.agents.index(agent)
+            flat = spaces.flatten(self._seats[agent].spec.observation_space, step.observation)
+            observations[0, 0, at, : len(flat)] = torch.from_numpy(np.asarray(flat, np.float32))
+            masks[0, 0, at] = self._legal(agent, step)
+            rng = self._rngs[agent]
+            if rng is not None:
+                uniform = torch.from_numpy(rng.random(actions, np.float32)).clamp_(min=1e-30)
+                gumbel[0, 0, at] = -torch.log(-torch.log(uniform))
+        chosen = self.policy.choose(observations, masks, None, gumbel, cut=cut).actions[0, 0].tolist()
+        return {agent: chosen[self.agents.index(agent)] + self._start(agent) for agent in steps}
+
+    def _legal(self, agent: AgentID, step: SeatStep) -> Tensor:
+        space: Any = self._seats[agent].spec.action_space
+        mask = torch.zeros(self.policy.actor.actions, dtype=torch.bool)
+        if step.legal_actions:
+            mask[[int(action) - int(space.start) for action in step.legal_actions]] = True
+        else:
+            mask[: int(space.n)] = True
+        return mask
+
+    def _start(self, agent: AgentID) -> int:
+        space: Any = self._seats[agent].spec.action_space
+        return int(space.start)
