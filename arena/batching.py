@@ -10,7 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from arena.env import Environment, Taskset
-from arena.errors import UnsupportedError
+from arena.errors import ConfigError, UnsupportedError
 from arena.registry import make
 from arena.seeding import MAX_SEED, stream
 from arena.types import Action, AgentID, SeatStep, TimeStep
@@ -97,11 +97,12 @@ class EpisodeByEpisode(VectorEnvironment):
         self._observations = np.zeros((*shape, self.observation_size), np.float32)
         self._masks = np.broadcast_to(self._usual, (*shape, self.actions)).copy()
         self._alive = np.zeros(shape, bool)
-        self._steps = np.zeros(len(self), np.int64)
+        self._begun: list[tuple[int, int]] = [(0, 0)] * len(self)
+        self._taken: list[list[list[int]]] = [[] for _ in range(len(self))]
         for row in range(len(self)):
             self._begin(row)
         zeros, no = np.zeros(shape, np.float32), np.zeros(shape, bool)
-        return self._answer(zeros, no, no, np.zeros(len(self), bool), self._observations, {})
+        return self._answer(zeros, no, no, np.zeros(len(self), bool), None, {})
 
     def step(self, actions: NDArray[np.integer[Any]]) -> VectorStep:
         """Step all episodes."""
@@ -112,14 +113,14 @@ class EpisodeByEpisode(VectorEnvironment):
         metrics: dict[str, NDArray[np.float32]] = {}
         for row, env in enumerate(self._envs):
             answer = env.step(self._chosen(row, actions[row]))
-            self._steps[row] += 1
+            self._taken[row].append(actions[row].tolist())
             for column, agent in enumerate(self.agents):
                 step = answer.seats.get(agent)
                 if step is not None:
                     rewards[row, column] = step.reward
                     terminated[row, column], truncated[row, column] = step.terminated, step.truncated
             self._show(row, answer)
-            cut = self._spec.max_steps is not None and self._steps[row] >= self._spec.max_steps
+            cut = self._spec.max_steps is not None and len(self._taken[row]) >= self._spec.max_steps
             if not answer.is_last and cut:
                 truncated[row] = self._alive[row]
             if answer.is_last or cut:
@@ -131,6 +132,40 @@ class EpisodeByEpisode(VectorEnvironment):
                 self._begin(int(ended))
         return self._answer(rewards, terminated, truncated, over, last, metrics)
 
+    def snapshot(self) -> dict[str, Any]:
+        """Return the episodes as what was done in them.
+
+        Raises:
+            UnsupportedError: The environment may answer the same actions in another way.
+        """
+        if not self._spec.deterministic:
+            raise UnsupportedError(f"{self._spec.id} is not deterministic, so its episodes cannot be repeated")
+        return {
+            "rngs": [rng.bit_generator.state for rng in self._rngs],
+            "begun": [list(one) for one in self._begun],
+            "taken": [np.array(one, np.int64).reshape(-1, len(self.agents)) for one in self._taken],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> VectorStep:
+        """Repeat the episodes up to where they were; rewards are zero and nothing is over in what comes back.
+
+        Raises:
+            ConfigError: This is no such state.
+        """
+        answer = self.reset()
+        try:
+            for row, ((task_index, seed), taken) in enumerate(zip(state["begun"], state["taken"], strict=True)):
+                self._open(row, int(task_index), int(seed))
+                for actions in taken:
+                    self._show(row, self._envs[row].step(self._chosen(row, actions)))
+                    self._taken[row].append([int(action) for action in actions])
+            for rng, words in zip(self._rngs, state["rngs"], strict=True):
+                rng.bit_generator.state = words
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise ConfigError(f"not a state of {len(self)} episodes of {self._spec.id}: {error}") from error
+        none = answer.rewards, answer.terminated, answer.truncated, answer.over
+        return self._answer(*none, None, {})
+
     def close(self) -> None:
         """Close every instance."""
         for env in self._envs:
@@ -138,11 +173,15 @@ class EpisodeByEpisode(VectorEnvironment):
 
     def _begin(self, row: int) -> None:
         rng = self._rngs[row // self.per_seed]
-        task = self._tasks.task(int(rng.integers(len(self._tasks))))
+        self._open(row, int(rng.integers(len(self._tasks))), int(rng.integers(MAX_SEED)))
+
+    def _open(self, row: int, task_index: int, seed: int) -> None:
+        """Begin an episode of a task."""
+        task = self._tasks.task(task_index)
         self._envs[row].prepare(task)
         self._observations[row] = 0.0
-        self._steps[row] = 0
-        self._show(row, self._envs[row].reset(task, int(rng.integers(MAX_SEED))))
+        self._begun[row], self._taken[row] = (task_index, seed), []
+        self._show(row, self._envs[row].reset(task, seed))
 
     def _show(self, row: int, answer: TimeStep) -> None:
         self._alive[row] = False

@@ -99,7 +99,9 @@ def allowed_packages(usual: tuple[str, ...], variable: str) -> tuple[str, ...]:
     further = [name.strip() for name in os.environ.get(variable, "").split(",") if name.strip()]
     for name in further:
         if not _MODULE.fullmatch(name):
-            raise ConfigError(f"{variable} holds {name!r}; it takes names of packages, separated by commas")
+            raise ConfigError(
+                f"the variable {variable} holds {name!r}; it takes names of packages, separated by commas"
+            )
     return (*usual, *further)
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "straight_through",
 ]
 
+Cut = Literal["weakest", "earliest"]
 OrderKind = Literal["index", "random", "plackett-luce", "sinkhorn"]
 
 
@@ -148,15 +149,19 @@ def _before_softly(order: Tensor, soft: Tensor) -> Tensor:
     return permutation.transpose(-1, -2) @ upper @ permutation
 
 
-def budgeted(logits: Tensor, noise: Tensor, allowed: Tensor, budget: int, temperature: float) -> Tensor:
+def budgeted(
+    logits: Tensor, noise: Tensor, dag_order: Tensor, allowed: Tensor, budget: int, temperature: float, cut: Cut
+) -> Tensor:
     """Draw edges along an order, at most so many of them.
 
     Args:
         logits: (..., n, n); an edge is wanted where logit plus noise is positive.
         noise: Logistic noise of that shape; zeros give the likelier choice.
+        dag_order: The order, (..., n).
         allowed: `before` of the order, with or without gradients.
-        budget: The most edges a graph may have: those with the largest sums are kept. 0 gives exactly no edges, and
-            no gradients.
+        budget: The most edges a graph may have. 0 gives exactly no edges, and no gradients.
+        cut: Which edges go first where there are too many: the ``weakest``, with the smallest sums, or those into the
+            agents that act ``earliest``, and of these the weakest.
         temperature: Of the relaxation, positive; it does not change what is drawn.
 
     Returns:
@@ -168,7 +173,10 @@ def budgeted(logits: Tensor, noise: Tensor, allowed: Tensor, budget: int, temper
     noisy = logits + noise
     hard = (noisy > 0).float()
     if budget < agents * (agents - 1) // 2:
-        ranked = noisy.detach().masked_fill(allowed.detach() < 0.5, -torch.inf).flatten(-2)
+        strength = noisy.detach()
+        if cut == "earliest":
+            strength = torch.sigmoid(strength) + position_of(dag_order).unsqueeze(-2)
+        ranked = strength.masked_fill(allowed.detach() < 0.5, -torch.inf).flatten(-2)
         kept = torch.zeros_like(ranked).scatter_(-1, ranked.topk(budget, dim=-1).indices, 1.0)
         hard = hard * kept.view_as(hard)
     edges = straight_through(hard, torch.sigmoid(noisy / temperature)) if noisy.requires_grad else hard

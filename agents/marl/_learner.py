@@ -135,10 +135,13 @@ class Learner:
 
     def _schedule(self, done: int) -> None:
         """Set how many edges a graph may have in this update."""
-        graph = self.options.graph
-        most = self.agents * (self.agents - 1) // 2
+        graph, agents = self.options.graph, self.agents
+        most, left = agents * (agents - 1) // 2, self._left(done)
         if graph.anneal == "budget":
-            self.policy.budget = int(np.ceil(most * self._left(done)))
+            alone = int(agents * (1 - left))  # as many agents act without parents, where the earliest are cut first
+            self.policy.budget = (
+                int(np.ceil(most * left)) if graph.cut == "weakest" else most - alone * (alone - 1) // 2
+            )
 
     def _left(self, done: int) -> float:
         """Return the share of edges that are left in update number `done`: 1, then falling, then 0."""

@@ -122,9 +122,9 @@ class Policy(nn.Module):
             draw = soft_sort_order if options.order == "plackett-luce" else sinkhorn_order
             still = torch.zeros_like(scores) if noise is None else noise.order
             order, allowed = draw(scores, still, options.temperature)
-        return Dag(self._edges(context, noise, allowed), order)
+        return Dag(self._edges(context, noise, order, allowed), order)
 
-    def _edges(self, context: Tensor, noise: GraphNoise | None, allowed: Tensor) -> Tensor:
+    def _edges(self, context: Tensor, noise: GraphNoise | None, order: Tensor, allowed: Tensor) -> Tensor:
         options = self.options
         if options.edges == "all":
             logits = torch.full(allowed.shape, torch.inf)
@@ -135,7 +135,7 @@ class Policy(nn.Module):
             assert self.net is not None
             logits = self.net.edge_logits(context)
         still = torch.zeros(allowed.shape) if noise is None else noise.edges
-        return budgeted(logits, still, allowed, self.budget, options.temperature)
+        return budgeted(logits, still, order, allowed, self.budget, options.temperature, options.cut)
 
     @torch.no_grad()
     def choose(

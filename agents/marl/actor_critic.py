@@ -70,6 +70,11 @@ class GraphOptions(Options):
         "none",
         description="How edges go in `annealed`: by a `budget` that ends at none (the default), or a `penalty`.",
     )
+    cut: Literal["weakest", "earliest"] = Field(
+        "weakest",
+        description="Which edges a budget takes first: those with the least weight, one by one, or all those into the "
+        "agent that acts earliest, then into the next, so that each learns to act alone beside some that do already.",
+    )
     anneal_from: float = Field(0.4, ge=0, le=1, description="Share of the training after which edges begin to go.")
     anneal_to: float = Field(0.8, ge=0, le=1, description="Share of the training after which none are left.")
     penalty: tuple[float, float] = Field(
@@ -176,6 +181,15 @@ class ActorCritic(Trainer):
         """Take them over."""
         assert self._learner is not None, "begin comes first"
         self.done = self._learner.load(folder)
+
+    def report(self, folder: Path, rows: Sequence[Row]) -> list[Path]:
+        """Draw what became of the graph, where it is learned: edges, order and density over training."""
+        measured = [row for row in rows if "position_0" in row]
+        if not measured:
+            return []
+        from ._pictures import draw_graphs
+
+        return draw_graphs(folder, measured, self.job.seeds)
 
     def close(self) -> None:
         """Close the environments."""

@@ -34,7 +34,7 @@ class GymnasiumView(Portable, gymnasium.Env[Any, Any]):
         UnsupportedError: The seat acts through tools only.
     """
 
-    metadata = {"render_modes": ["ansi"]}  # noqa: RUF012 - Gymnasium declares it so
+    metadata = {"render_modes": ["ansi"], "render_fps": 4}  # noqa: RUF012 - Gymnasium declares it so
 
     def __init__(self, spec: EnvSpec, seats: Mapping[AgentID, SeatSpec], open_session: OpenSession) -> None:
         if len(seats) != 1:

@@ -5,9 +5,9 @@ acted. Where they act in turn, all act in the parallel form and only the action 
 ``infos[agent]["active_agent"]`` says whose turn comes next.
 
 Where an environment lists all legal actions of a discrete space, a seat's observation is PettingZoo's dictionary of
-``observation`` and ``action_mask``; nothing is legal for a seat that is not to act. Any list of legal actions is also in
-``infos[agent]``. A refused action changes nothing: the same observations come again with reward 0, the same seats are to
-act, and ``infos[agent]["refused"]`` says why; too many in a row truncate the episode.
+``observation`` and ``action_mask``; nothing is legal for a seat that is not to act. Lists of legal actions are always
+in ``infos[agent]``, too. A refused action changes nothing: the same observations come again with reward 0, the same
+seats are to act, and ``infos[agent]["refused"]`` says why; too many in a row truncate the episode.
 
 A reset with a seed begins the episode of that root seed, one without draws the next seed from the last one. There is no
 `state()`: an environment shows what its seats see, and nothing else.

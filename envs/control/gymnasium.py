@@ -69,6 +69,8 @@ _VARIABLE = "ARENA_GYMNASIUM"
 _USUAL = ("gymnasium.envs",)
 _REGISTERED = re.compile(r"([A-Za-z0-9_]+/)?[A-Za-z0-9_.-]+")
 _MASK = "action_mask"
+_UNFORGETTING = ("BipedalWalker",)
+"""Environments whose reset keeps something of the episode before; they are made anew for each one."""
 
 
 class GymnasiumOptions(Options):
@@ -113,7 +115,7 @@ class _Facts:
 _FACTS = {
     "Acrobot-v1": _Facts((-1.0, 0.0), (-500.0, 0.0)),
     "Blackjack-v1": _Facts((-1.0, 1.0), (-1.0, 1.0)),
-    "CartPole-v1": _Facts((1.0, 1.0), (0.0, 500.0)),
+    "CartPole-v1": _Facts((0.0, 1.0), (0.0, 500.0)),
     "CliffWalking-v1": _Facts(seeded=False),
     "FrozenLake-v1": _Facts((0.0, 1.0), (0.0, 1.0)),
     "MountainCar-v0": _Facts((-1.0, 0.0), (-200.0, 0.0)),
@@ -150,7 +152,7 @@ class Gymnasium(SingleAgentEnvironment):
         """
         if self._made is None:
             options = self.options
-            self._made = made = _make(options.environment, options.arguments, options.max_episode_steps)
+            self._made = made = self._make()
             self._read = reader(made.observation_space, options.environment)
             self._write = writer(made.action_space, options.environment)
             _, info = shielded.call(made.reset, seed=0)
@@ -176,6 +178,9 @@ class Gymnasium(SingleAgentEnvironment):
     def begin(self, task: Task, seed: int) -> SeatStep:
         """Begin an episode with the seed that task and episode give it."""
         made = self.made
+        if self.options.environment.startswith(_UNFORGETTING):
+            made.close()
+            self._made = made = self._make()
         with headless():
             observation, info = shielded.call(made.reset, seed=game_seed(task, seed, _ID))
         self._return = 0.0
@@ -201,6 +206,10 @@ class Gymnasium(SingleAgentEnvironment):
         """Close it."""
         if self._made is not None:
             self._made.close()
+
+    def _make(self) -> Any:
+        options = self.options
+        return _make(options.environment, options.arguments, options.max_episode_steps)
 
     def _step(self, observation: Any, reward: float, info: Mapping[str, Any]) -> SeatStep:
         facts = plain(info, without=_MASK) if info else {}

@@ -157,7 +157,8 @@ def _in_module(name: str, module: Any, attribute: str | None = None) -> Source:
 
 def _in_registry(name: str) -> Source:
     try:
-        from pettingzoo.env_registry import registration
+        with headless():  # PettingZoo names a sound driver when it is imported
+            from pettingzoo.env_registry import registration
     except ModuleNotFoundError as error:
         raise ConfigError("registry ids need PettingZoo 1.27; name the module instead") from error
     id = re.sub(r"_v(?=\d+$)", "-v", name)
