@@ -62,7 +62,9 @@ _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _TEXT = re.compile(r"[A-Za-z0-9_ .,:+-]{0,64}")
 _REFUSED_NAMES = re.compile(r"render_mode|.*(path|file|dir|folder).*", re.IGNORECASE)
-_LARGEST = 1_000_000
+_LONG_NAMES = re.compile(r".*(cycle|step|frame).*", re.IGNORECASE)
+_LONGEST, _LARGEST = 1_000_000, 1_000
+"""Largest argument that is a time, and any other: a client must not be able to ask for a game that fills the memory."""
 
 
 class SpecOfInstance:
@@ -122,8 +124,9 @@ def checked_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, bool):
             continue
         if isinstance(value, int | float):
-            if not (math.isfinite(value) and abs(value) <= _LARGEST):
-                raise ValueError(f"argument {name!r} must lie between -{_LARGEST} and {_LARGEST}")
+            most = _LONGEST if _LONG_NAMES.fullmatch(name) else _LARGEST
+            if not (math.isfinite(value) and abs(value) <= most):
+                raise ValueError(f"argument {name!r} must lie between -{most} and {most}")
         elif not isinstance(value, str) or not _TEXT.fullmatch(value):
             raise ValueError(f"argument {name!r} must be a number, a boolean or a text of at most 64 plain characters")
     return dict(given)

@@ -43,7 +43,7 @@ def check_pettingzoo(make: Factory, *, steps: int = 200, max_cycles: int = 2_000
         make: Returns a new AEC or parallel environment every time. If it can be pickled, a clause runs it in another
             process.
         steps: Steps of each run that is compared; episodes follow each other.
-        max_cycles: Steps within which an episode must end.
+        max_cycles: Cycles within which an episode must end; in a cycle every agent may act.
     """
     probe = _Probe(make, steps, max_cycles)
     return run_clauses(probe.subject, CLAUSES, probe)
@@ -447,12 +447,13 @@ def _spoil(array: np.ndarray[Any, Any]) -> None:
 
 @CLAUSES.add
 def episodes_end(probe: _Probe) -> None:
-    """An episode of random play ends within `max_cycles` steps."""
+    """An episode of random play ends within `max_cycles` cycles, in each of which every agent may act."""
     env = probe.fresh()
-    for _ in _play(env, probe.max_cycles, episodes=1):
+    turns = 1 if probe.parallel else len(env.possible_agents)
+    for _ in _play(env, probe.max_cycles * turns, episodes=1):
         pass
     if env.agents:
-        broken(f"an episode goes on after {probe.max_cycles} steps")
+        broken(f"an episode goes on after {probe.max_cycles} cycles")
 
 
 @CLAUSES.add

@@ -1,10 +1,8 @@
 """BenchMARL's MAPPO on PettingZoo's simple_spread, in turns: run by `benchmarks.marl` with BenchMARL's own Python.
 
-    python benchmarl_mappo.py '{"seed": 0, "steps": 60000, "cycles": 25, ...}'
-
-Without an argument it prints what a game shows to fixed actions, as the other side's must show, too. With one it trains:
-it prints a line of JSON when all is built, waits for a line on its standard input, trains for a turn, prints a line,
-and so on; after the last step it plays greedily and prints the returns. Only turns are on the clock.
+Its argument is JSON. With actions it prints what a game shows to them. With settings it trains: it prints a line of
+JSON when all is built, waits for a line on its standard input, trains for a turn, prints what that took, and so on;
+after the last turn it waits once more, plays greedily, and prints the returns. Only turns are on the clock.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ def trace(seed: int, actions: list[list[int]]) -> dict[str, Any]:
     agents = list(env.agents)
     shown, rewards, over = [[first[agent].tolist() for agent in agents]], [], []
     for joint in actions:
-        seen, received, _, truncated, _ = env.step(dict(zip(agents, joint)))
+        seen, received, _, truncated, _ = env.step(dict(zip(agents, joint, strict=True)))
         shown.append([seen[agent].tolist() for agent in agents])
         rewards.append([float(received[agent]) for agent in agents])
         over.append(all(truncated.values()))
@@ -68,7 +66,7 @@ def experiment(given: dict[str, Any], folder: str, callback: Any) -> Any:
 
 
 def reseed(made: Any, seed: int) -> None:
-    """Give every environment a seed of its own: BenchMARL gives all of them the same, so that they play one game."""
+    """Give every environment a seed of its own: BenchMARL gives all of them the same one, so they begin alike."""
     made.collector.env.set_seed(seed)
 
 
@@ -85,13 +83,12 @@ class Turns(Callback):  # type: ignore[misc]
     """Stops the clock, and the training, at the end of every turn.
 
     Args:
-        length: Steps of a turn.
-        last: The step after which nothing is awaited.
+        length: Steps of a turn, a multiple of those between two updates.
     """
 
-    def __init__(self, length: int, last: int) -> None:
+    def __init__(self, length: int) -> None:
         super().__init__()
-        self.length, self.last, self.began_s = length, last, 0.0
+        self.length, self.began_s = length, 0.0
 
     def start(self) -> None:
         """Wait for the word to go on."""
@@ -101,7 +98,7 @@ class Turns(Callback):  # type: ignore[misc]
     def on_train_end(self, training_td: Any, group: str) -> None:
         """Say how long the turn took, if this was its last update, and wait."""
         steps = self.experiment.total_frames
-        if steps % self.length == 0 or steps >= self.last:
+        if steps % self.length == 0:
             took_s = time.process_time() - self.began_s
             say({"steps": steps, "cpu_s": took_s, "return": self.experiment.mean_return})
             self.start()
@@ -110,7 +107,7 @@ class Turns(Callback):  # type: ignore[misc]
 def train(given: dict[str, Any]) -> None:
     """Train in turns, and play at the end."""
     torch.set_num_threads(1)
-    turns = Turns(given["turn"], given["steps"])
+    turns = Turns(given["turn"])
     with tempfile.TemporaryDirectory() as folder:
         made = experiment(given, folder, turns)
         if given["distinct"]:

@@ -17,6 +17,8 @@ from arena.agents.marl.actor_critic import ActorCritic, ActorCriticOptions, Grap
 from arena.learning import Progress, learn
 from arena.seeding import stream
 
+torch.set_num_threads(1)  # as trainings do: more would only wait for each other
+
 COORDINATION = "marl/coordination-v0"
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -52,7 +52,10 @@ def test_the_environment_contract_holds_for_images():
 @pytest.fixture
 def only_remarks():
     with warnings.catch_warnings():
-        for remark in (".*(not a Box|symmetric|different from the unwrapped|not having a spec).*", ".*Box observation space.*"):
+        for remark in (
+            ".*(not a Box|symmetric|different from the unwrapped|not having a spec).*",
+            ".*Box observation space.*",
+        ):
             warnings.filterwarnings("ignore", message=remark)
         yield
 

@@ -387,6 +387,8 @@ def test_a_misspelt_game_is_named(module, says):
         ({"log_file": "x"}, "cannot be set"),
         ({"__class__": 1}, "cannot be set"),
         ({"N": 10**9}, "must lie between"),
+        ({"N": 1001}, "must lie between -1000 and 1000"),
+        ({"max_cycles": 10**7}, "must lie between -1000000 and 1000000"),
         ({"N": [1]}, "must be a number"),
         ({"N": "../../etc"}, "must be a number"),
         ({"N": "x" * 65}, "must be a number"),
