@@ -10,7 +10,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from arena.env import Environment, Taskset
-from arena.errors import ConfigError, UnsupportedError
+from arena.errors import ConfigError, InvalidActionError, UnsupportedError
 from arena.registry import make
 from arena.seeding import MAX_SEED, stream
 from arena.types import Action, AgentID, SeatStep, TimeStep
@@ -41,10 +41,12 @@ def make_vector(
         UnsupportedError: Its seats act in turn, or not by a discrete choice.
     """
     env = make(id, options)
-    own = env.vector(seeds, per_seed) if split is None else None
-    if own is not None:
-        return own
-    return EpisodeByEpisode(lambda: make(id, options), seeds, per_seed, split=split or env.spec.splits[0])
+    try:
+        own = env.vector(seeds, per_seed) if split is None else None
+        split = split or env.spec.splits[0]
+    finally:
+        env.close()
+    return own or EpisodeByEpisode(lambda: make(id, options), seeds, per_seed, split=split)
 
 
 class EpisodeByEpisode(VectorEnvironment):
@@ -66,14 +68,23 @@ class EpisodeByEpisode(VectorEnvironment):
 
     def __init__(self, make_env: Any, seeds: Sequence[int], per_seed: int, *, split: str) -> None:
         super().__init__(seeds, per_seed)
-        self._envs: list[Environment] = [make_env() for _ in range(len(self))]
-        first = self._envs[0]
+        self._envs: list[Environment] = [make_env()]
+        try:
+            self._look_at(self._envs[0], split)
+            self._envs += [make_env() for _ in range(len(self) - 1)]
+        except BaseException:
+            self.close()
+            raise
+
+    def _look_at(self, first: Environment, split: str) -> None:
+        """Take down what agents see and choose among, from one of the environments."""
         self._spec = first.spec
         if first.spec.play == "turns":
             raise UnsupportedError(f"{first.spec.id} is played in turns; only simultaneous play can be batched")
         self.agents = first.possible_agents
         seats = [first.seat(agent) for agent in self.agents]
         self._observed = [seat.observation_space for seat in seats]
+        self._are_flat = [isinstance(space, spaces.Box) and len(space.shape) == 1 for space in self._observed]
         sizes, self._choices = [], []
         for agent, seat in zip(self.agents, seats, strict=True):
             if not isinstance(seat.action_space, spaces.Discrete):
@@ -106,6 +117,7 @@ class EpisodeByEpisode(VectorEnvironment):
 
     def step(self, actions: NDArray[np.integer[Any]]) -> VectorStep:
         """Step all episodes."""
+        self._check(actions)
         shape = (len(self), len(self.agents))
         rewards, terminated, truncated = np.zeros(shape, np.float32), np.zeros(shape, bool), np.zeros(shape, bool)
         over = np.zeros(len(self), bool)
@@ -171,6 +183,18 @@ class EpisodeByEpisode(VectorEnvironment):
         for env in self._envs:
             env.close()
 
+    def _check(self, actions: NDArray[np.integer[Any]]) -> None:
+        """Refuse actions that are not legal before any episode has stepped."""
+        known = (actions >= 0) & (actions < self.actions)
+        legal = np.take_along_axis(self._masks, np.where(known, actions, 0)[..., None], axis=2)[..., 0] & known
+        wrong = np.argwhere(self._alive & ~legal)
+        if len(wrong):
+            row, column = wrong[0]
+            agent, allowed = self.agents[column], ", ".join(map(str, np.flatnonzero(self._masks[row, column])))
+            raise InvalidActionError(
+                f"action {actions[row, column]} of {agent} in episode {row} is not legal (legal: {allowed})"
+            )
+
     def _begin(self, row: int) -> None:
         rng = self._rngs[row // self.per_seed]
         self._open(row, int(rng.integers(len(self._tasks))), int(rng.integers(MAX_SEED)))
@@ -191,7 +215,7 @@ class EpisodeByEpisode(VectorEnvironment):
                 continue
             self._alive[row, column] = agent in answer.acting
             flat = step.observation
-            if type(flat) is not np.ndarray or flat.ndim != 1:
+            if not self._are_flat[column]:
                 flat = spaces.flatten(self._observed[column], flat)
             self._observations[row, column, : self._sizes[column]] = flat
             self._mask(row, column, step)

@@ -39,7 +39,9 @@ __all__ = [
 class Options(pydantic.BaseModel):
     """Base of an environment's or an agent's options: frozen, strict, unknown names refused, each field described."""
 
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+    model_config = pydantic.ConfigDict(
+        frozen=True, extra="forbid", strict=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class EnvSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

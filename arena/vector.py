@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from arena.errors import UnsupportedError
+from arena.errors import UnsupportedError, UsageError
 from arena.types import AgentID
 
 __all__ = ["TabularModel", "VectorEnvironment", "VectorStep"]
@@ -68,6 +68,9 @@ class VectorEnvironment(abc.ABC):
         seeds: The root seed of each group.
         per_seed: Episodes in each group.
 
+    Raises:
+        UsageError: There is no seed, or no episode.
+
     Attributes:
         agents: Every agent, in the order of the arrays.
         actions: Discrete actions of each agent; the largest number where agents differ.
@@ -81,6 +84,8 @@ class VectorEnvironment(abc.ABC):
     state_size: int
 
     def __init__(self, seeds: Sequence[int], per_seed: int) -> None:
+        if not seeds or per_seed < 1:
+            raise UsageError(f"a batch has at least a seed and an episode of each, not {len(seeds)} and {per_seed}")
         self.seeds, self.per_seed = tuple(seeds), per_seed
 
     def __len__(self) -> int:

@@ -34,7 +34,7 @@ import numpy as np
 import arena
 from arena import TrainingJob, installed_version, make_vector
 from arena.agents.marl.actor_critic import ActorCritic, ActorCriticOptions, Method
-from benchmarks.alfworld import print_row, spread
+from benchmarks.alfworld import spread
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / ".venv-peers" / "benchmarl"
@@ -43,7 +43,7 @@ SCRIPT = ROOT / "benchmarks" / "peers" / "benchmarl_mappo.py"
 
 SPREAD = "mpe2.simple_spread_v3"
 SPEED_TARGET, GAME_TARGET, ADAPTER_TARGET = 4.0, 10_000, 0.8
-TURNS, EPISODES = 5, 100
+TURNS, EPISODES, WIDTH = 5, 100, 40
 UNIT = 12_000
 """Steps of a turn are a multiple of this, which is a multiple of every side's steps between two updates."""
 RANDOM_RETURN = -27.1
@@ -60,6 +60,42 @@ PEER_ENVIRON = {
     "SDL_VIDEODRIVER": "dummy",
 }
 
+OPTIONS = ActorCriticOptions(
+    method="mappo",
+    episodes=32,
+    rollout=25,
+    epochs=10,
+    minibatches=4,
+    gamma=0.95,
+    entropy=(0.01, 0.01),
+    evaluate_every=1_000_000_000,
+    evaluation_episodes=EPISODES,
+)
+"""Arena's on simple_spread. It is evaluated once, in the last update."""
+BATCH = OPTIONS.episodes * OPTIONS.rollout
+
+SAME_SETTINGS: Mapping[str, Any] = {
+    "distinct": True,
+    "experiment": {
+        "lr": OPTIONS.learning_rate,
+        "adam_eps": 1e-5,
+        "gamma": OPTIONS.gamma,
+        "clip_grad_val": OPTIONS.max_grad_norm,
+        "on_policy_collected_frames_per_batch": BATCH,
+        "on_policy_n_envs_per_worker": OPTIONS.episodes,
+        "on_policy_n_minibatch_iters": OPTIONS.epochs,
+        "on_policy_minibatch_size": BATCH // OPTIONS.minibatches,
+    },
+    "algorithm": {
+        "clip_epsilon": OPTIONS.clip,
+        "entropy_coef": OPTIONS.entropy[0],
+        "lmbda": OPTIONS.gae_lambda,
+    },
+    "model": {"num_cells": [OPTIONS.hidden, OPTIONS.hidden]},
+}
+"""Arena's, as far as BenchMARL has them, and a seed of its own for each of its environments."""
+OWN_SETTINGS: Mapping[str, Any] = {"distinct": False, "experiment": {}, "algorithm": {}, "model": {}}
+"""Its defaults: 6,000 steps and 45 passes of 15 minibatches an update, learning rate 5e-5, two layers of 256 units."""
 
 # -- the sides --------------------------------------------------------------------------------------------------------
 
@@ -91,20 +127,9 @@ class ArenaSide:
 
     def __init__(self, seed: int, steps: int, cycles: int) -> None:
         env = {"module": SPREAD, "arguments": {"N": 3, "local_ratio": 0.5, "max_cycles": cycles}}
-        options = ActorCriticOptions(
-            method="mappo",
-            episodes=32,
-            rollout=25,
-            epochs=10,
-            minibatches=4,
-            learning_rate=7e-4,
-            entropy=(0.01, 0.01),
-            evaluate_every=steps,
-            evaluation_episodes=EPISODES,
-        )
-        self._trainer = ActorCritic(TrainingJob("marl/pettingzoo-v0", env, (seed,), steps), options)
+        self._trainer = ActorCritic(TrainingJob("marl/pettingzoo-v0", env, (seed,), steps), OPTIONS)
         self._trainer.begin()
-        self._updates, self._batch = self._trainer.updates // TURNS, 32 * 25
+        self._updates = self._trainer.updates // TURNS
         self._rows: Sequence[Mapping[str, float]] = ()
 
     def turn(self) -> tuple[int, float]:
@@ -117,7 +142,7 @@ class ArenaSide:
         took_s = time.process_time() - began_s
         if self._trainer.done + 1 == self._trainer.updates:
             self._rows = self._trainer.update()
-        return timed * self._batch, took_s
+        return timed * BATCH, took_s
 
     def returns(self) -> float:
         """Return the mean return of the greedy episodes."""
@@ -187,25 +212,6 @@ class PeerSide:
                 stream.close()
 
 
-SAME_SETTINGS: Mapping[str, Any] = {
-    "distinct": True,
-    "experiment": {
-        "lr": 7e-4,
-        "adam_eps": 1e-5,
-        "clip_grad_val": 10.0,
-        "on_policy_collected_frames_per_batch": 800,
-        "on_policy_n_envs_per_worker": 32,
-        "on_policy_n_minibatch_iters": 10,
-        "on_policy_minibatch_size": 200,
-    },
-    "algorithm": {"entropy_coef": 0.01, "lmbda": 0.95},
-    "model": {"num_cells": [64, 64]},
-}
-"""Arena's, as far as BenchMARL has them, and a seed of its own for each of its environments."""
-OWN_SETTINGS: Mapping[str, Any] = {"distinct": False, "experiment": {}, "algorithm": {}, "model": {}}
-"""6,000 steps and 45 passes of 15 minibatches an update, learning rate 5e-5, two layers of 256 units, one seed."""
-
-
 # -- training beside BenchMARL ----------------------------------------------------------------------------------------
 
 
@@ -239,14 +245,14 @@ def compare_training(seeds: int, steps: int, cycles: int) -> None:
     ours, *theirs = rows
     print(f"\nMAPPO, {SPREAD}, {cycles} cycles, {steps:,} steps, seeds 0 to {seeds - 1}, {TURNS} turns each")
     for row in rows:
-        print_row(f"steps/s, {row.name}", row.rates)
+        print_rates(f"steps/s, {row.name}", row.rates)
     for row in theirs:
         ratios = [one / other for one, other in zip(ours.rates, row.rates, strict=True)]
-        print(f"  {'ratio to ' + row.name:<32}{spread(ratios)}   target: {SPEED_TARGET:g}")
+        print_rates("ratio to " + row.name, ratios, f"target: {SPEED_TARGET:g}")
     for row in rows:
-        print(f"  {'return, ' + row.name:<32}{mean_and_all(row.returns)}")
+        print(f"  {'return, ' + row.name:<{WIDTH}}{mean_and_all(row.returns)}")
     if cycles == 25:
-        print(f"  {'return, random actions':<32}{RANDOM_RETURN:>10}")
+        print(f"  {'return, random actions':<{WIDTH}}{RANDOM_RETURN:>10}")
 
 
 def train(rows: Sequence[Row], seed: int) -> None:
@@ -308,13 +314,12 @@ def compare_methods(rounds: int) -> None:
             rates[method].append(game_rate(method))
     print(f"\nmarl/coordination-v0, 3 agents, one seed, 32 episodes of 25 steps an update, {rounds} rounds")
     for method, values in rates.items():
-        print(f"  {'steps/s, ' + method:<32}{spread(values)}   target: {GAME_TARGET:,}; reference: {REFERENCE[method]}")
+        print_rates("steps/s, " + method, values, f"target: {GAME_TARGET:,}; reference: {REFERENCE[method]}")
 
 
 def game_rate(method: Method, updates: int = 40) -> float:
     """Return the steps a second of processor time of a whole training of so many updates, all but the last."""
-    batch = 32 * 25
-    job = TrainingJob("marl/coordination-v0", {"agents": 3}, (0,), updates * batch)
+    job = TrainingJob("marl/coordination-v0", {"agents": 3}, (0,), updates * BATCH)
     options = ActorCriticOptions(method=method, evaluate_every=updates, evaluation_episodes=0)
     trainer = ActorCritic(job, options)
     trainer.begin()
@@ -324,7 +329,7 @@ def game_rate(method: Method, updates: int = 40) -> float:
         trainer.update()
     took_s = time.process_time() - began_s
     trainer.close()
-    return (updates - 1) * batch / took_s
+    return (updates - 1) * BATCH / took_s
 
 
 # -- the games --------------------------------------------------------------------------------------------------------
@@ -338,7 +343,7 @@ def compare_games(rounds: int) -> None:
         ("coordination, 512 at once", 1_500_000, lambda: batched_rate("marl/coordination-v0", {"agents": 3}, 2, 1_000)),
         ("aloha, 512 at once", 500_000, lambda: batched_rate("marl/aloha-v0", {}, 2, 300)),
     ):
-        print(f"  {name:<32}{spread([rate() for _ in range(rounds)])}   target: {target:,}")
+        print_rates(name, [rate() for _ in range(rounds)], f"target: {target:,}")
     for name, bare, adapter in (
         ("mpe2 spread", BareSpread(), Adapter(SPREAD, 5)),
         ("level-based foraging", BareForaging(), Adapter(f"lbforaging:{FORAGING}", 6)),
@@ -473,12 +478,17 @@ def compare_adapter(
             took[which].append(players[which].play(joint))
     del took["bare"][0], took["adapter"][0]  # the first round warms up
     for which, values in took.items():
-        print_row(f"{name}, {which}", [steps / value for value in values])
+        print_rates(f"{name}, {which}", [steps / value for value in values])
     ratios = [one / other for one, other in zip(took["bare"], took["adapter"], strict=True)]
-    print(f"  {'adapter / bare, ' + name:<32}{spread(ratios)}   target: {ADAPTER_TARGET:g}")
+    print_rates("adapter / bare, " + name, ratios, f"target: {ADAPTER_TARGET:g}")
 
 
 # -- what is printed --------------------------------------------------------------------------------------------------
+
+
+def print_rates(name: str, values: Iterable[float], target: str = "") -> None:
+    """Print median, minimum and maximum."""
+    print(f"  {name:<{WIDTH}}{spread(values)}   {target}".rstrip(), flush=True)
 
 
 def mean_and_all(values: Sequence[float]) -> str:

@@ -135,7 +135,8 @@ def sinkhorn_order(scores: Tensor, noise: Tensor, temperature: float, iterations
         logits = logits - logits.logsumexp(-1, keepdim=True)
         logits = logits - logits.logsumexp(-2, keepdim=True)
     soft = logits.exp()
-    matrices = soft.detach().reshape(-1, *soft.shape[-2:]).double().numpy()
+    # A run that has diverged must not keep the others from going on.
+    matrices = np.nan_to_num(soft.detach().reshape(-1, *soft.shape[-2:]).double().numpy())
     found = np.stack([linear_sum_assignment(matrix, maximize=True)[1] for matrix in matrices])
     order = torch.from_numpy(found).reshape(soft.shape[:-1])
     return order, _before_softly(order, soft) if soft.requires_grad else before(order)

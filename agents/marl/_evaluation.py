@@ -18,7 +18,7 @@ from arena import TabularModel, VectorEnvironment, derive_seed, stream
 from ._dag import GraphNoise, draw_noise, position_of
 from ._policy import Policy
 
-__all__ = ["Exact", "evaluate"]
+__all__ = ["Exact", "draws_graphs", "evaluate"]
 
 DRAWN = 32
 """Graphs over which a probability is averaged where a method draws its graph."""
@@ -82,13 +82,22 @@ def _optimal_values(model: TabularModel) -> NDArray[np.float64]:
         values = better
 
 
-def graph_numbers(policy: Policy, observations: torch.Tensor) -> dict[str, Any]:
-    """Return how often each edge is there and each agent's mean position in the order, over (K, B, n, d)."""
+def graph_numbers(policy: Policy, observations: torch.Tensor, counted: torch.Tensor | None = None) -> dict[str, Any]:
+    """Return how often each edge is there, and each agent's mean position in the order.
+
+    Args:
+        policy: Of K seeds.
+        observations: (K, B, n, d).
+        counted: Which of them count, (K, B); all where None.
+    """
     if policy.net is None:
         return {}
     with torch.no_grad():
         dag = policy.graph(observations, None)
-    edges, positions = dag.adjacency.mean(1).numpy(), position_of(dag.order).float().mean(1).numpy()
+    weights = torch.ones(observations.shape[:2]) if counted is None else counted.float()
+    weights = weights / weights.sum(1, keepdim=True)
+    edges = torch.einsum("kbji,kb->kji", dag.adjacency, weights).numpy()
+    positions = torch.einsum("kbn,kb->kn", position_of(dag.order).float(), weights).numpy()
     agents = range(policy.agents)
     numbers = {f"edge_{parent}_{child}": edges[:, parent, child] for parent in agents for child in agents}
     return numbers | {f"position_{agent}": positions[:, agent] for agent in agents}
@@ -104,19 +113,20 @@ def evaluate(policy: Policy, env: VectorEnvironment) -> dict[str, Any]:
     Returns:
         The mean return and metrics of an episode, each (K,): ``eval_return``, ``eval_return_cut`` and so on.
     """
-    numbers, seen = _played(policy, env, cut=False)
+    numbers, seen, counted = _played(policy, env, cut=False)
     without = _played(policy, env, cut=True)[0] if policy.conditional and policy.budget else numbers
     cut = {f"{name}_cut": values for name, values in without.items()}
-    return numbers | cut | graph_numbers(policy, seen)
+    return numbers | cut | graph_numbers(policy, seen, counted)
 
 
-def _played(policy: Policy, env: VectorEnvironment, *, cut: bool) -> tuple[dict[str, Any], torch.Tensor]:
+def _played(policy: Policy, env: VectorEnvironment, *, cut: bool) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor]:
+    """Play an episode of each, and return the means, what was seen, and which of that belongs to those episodes."""
     seeds, each = len(env.seeds), env.per_seed
     now = env.reset()
     running = np.ones(len(env), bool)
     returns, metrics = np.zeros(len(env)), dict[str, NDArray[np.float32]]()
     rngs = [stream(seed, "graph") for seed in env.seeds]
-    seen = []
+    seen, counted = [], []
 
     def split(array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(array).view(seeds, each, *array.shape[1:])
@@ -124,8 +134,9 @@ def _played(policy: Policy, env: VectorEnvironment, *, cut: bool) -> tuple[dict[
     while running.any():
         masks = None if now.masks.all() else split(now.masks)
         noise = _stacked([draw_noise(rng, (each,), policy.agents, policy.options.order) for rng in rngs])
-        still = noise if _draws(policy) else None
+        still = noise if draws_graphs(policy) else None
         seen.append(split(now.observations))
+        counted.append(split(running.copy()))
         choice = policy.choose(seen[-1], masks, still, None, cut=cut)
         now = env.step(choice.actions.reshape(len(env), -1).numpy())
         returns += np.where(running, now.rewards.mean(1), 0.0)
@@ -134,17 +145,18 @@ def _played(policy: Policy, env: VectorEnvironment, *, cut: bool) -> tuple[dict[
             noted[:] = np.where(running & now.over, values, noted)
         running &= ~now.over
     named: dict[str, NDArray[Any]] = {**metrics, "return": returns}
-    return {f"eval_{name}": values.reshape(seeds, each).mean(1) for name, values in named.items()}, torch.cat(seen, 1)
+    means = {f"eval_{name}": values.reshape(seeds, each).mean(1) for name, values in named.items()}
+    return means, torch.cat(seen, 1), torch.cat(counted, 1)
 
 
-def _draws(policy: Policy) -> bool:
+def draws_graphs(policy: Policy) -> bool:
     """Return whether the method draws its graph, rather than learning it."""
     return policy.conditional and (policy.options.edges == "bernoulli" or policy.options.order == "random")
 
 
 def _noises(policy: Policy, seeds: Sequence[int], states: int) -> list[GraphNoise | None]:
     """Return the noise of as many graphs a state as a probability is averaged over."""
-    if not _draws(policy):
+    if not draws_graphs(policy):
         return [None]
     order, agents = policy.options.order, policy.agents
     rngs = [stream(derive_seed(seed, "evaluation"), "graph") for seed in seeds]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from gymnasium import spaces
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -34,9 +36,14 @@ from ._ppo import ValueScale, clip_gradients, generalised_advantages, mean_over,
 if TYPE_CHECKING:
     from .actor_critic import ActorCriticOptions
 
-__all__ = ["Learner", "Rollout"]
+__all__ = ["PLAIN", "TENSORS", "UNREADABLE", "Learner", "Rollout", "first_line"]
 
 TENSORS, PLAIN = "state.safetensors", "state.json"
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError),
+    SafetensorError,
+)
+"""What reading files that are not a training's state may raise."""
 
 
 @dataclass(slots=True)
@@ -95,11 +102,14 @@ class Learner:
         self.options, self.updates, self.seeds = options, updates, job.seeds
         self.env = make_vector(job.env, job.env_options, seeds=job.seeds, per_seed=options.episodes)
         self.agents = len(self.env.agents)
-        generators = [torch.Generator().manual_seed(derive_seed(seed, "init")) for seed in job.seeds]
+        generators, others = (
+            [torch.Generator().manual_seed(derive_seed(seed, f"init:{part}")) for seed in job.seeds]
+            for part in ("policy", "critic")
+        )
         n, a, d, s = self.agents, self.env.actions, self.env.observation_size, self.env.state_size
         self.policy = Policy(generators, n, a, d, options.hidden, options.graph)
         central = options.method != "ippo"
-        self.critic = Critic(generators, n, s if central else d, options.hidden, central)
+        self.critic = Critic(others, n, s if central else d, options.hidden, central)
         self.scale = ValueScale(len(job.seeds), options.value_decay)
         self.optimisers = {
             name: torch.optim.Adam(module.parameters(), lr=options.learning_rate, eps=1e-5, fused=True)
@@ -109,7 +119,7 @@ class Learner:
             name: [stream(seed, f"train:{name}") for seed in job.seeds] for name in ("graph", "actions", "batches")
         }
         self._job = job
-        self._exact = _exact(job, self.policy)
+        self._exact, self._sizes = _known(job)
         self._held_out: VectorEnvironment | None = None
         self._now: VectorStep | None = None
         self._returns = np.zeros((len(job.seeds), options.episodes))
@@ -122,14 +132,15 @@ class Learner:
         self._schedule(done)
         rollout, ended = self.play()
         numbers = self.learn(rollout, done)
-        numbers |= ended
         last = done + 1 == self.updates
         if last or (done + 1) % self.options.evaluate_every == 0:
             numbers |= self.evaluate(done)
         rows: list[dict[str, float]] = []
         for index, seed in enumerate(self.seeds):
-            row: dict[str, float] = {"seed": seed, "step": self._steps}
-            row |= {name: float(values[index]) for name, values in numbers.items() if np.isfinite(values[index])}
+            # An environment may give its metrics any name; what training measured comes last and stays.
+            row = {name: float(values[index]) for name, values in ended.items() if not np.isnan(values[index])}
+            row |= {"seed": seed, "step": self._steps}
+            row |= {name: float(values[index]) for name, values in numbers.items()}
             rows.append(row)
         return rows
 
@@ -145,7 +156,7 @@ class Learner:
 
     def _left(self, done: int) -> float:
         """Return the share of edges that are left in update number `done`: 1, then falling, then 0."""
-        graph, at = self.options.graph, done / self.updates
+        graph, at = self.options.graph, done / (self.updates - 1) if self.updates > 1 else 1.0
         if at < graph.anneal_from:
             return 1.0
         if at >= graph.anneal_to:
@@ -205,17 +216,25 @@ class Learner:
             options.gae_lambda,
         ).transpose(0, 1)
         alive = self._stacked([one.alive for one in acted]).flatten(1, 2).float()
+        noise = None if noise is None else GraphNoise(noise.order.flatten(1, 2), noise.edges.flatten(1, 2))
+        masked = any(not one.masks.all() for one in acted)
+        masks = self._stacked([one.masks for one in acted]).flatten(1, 2) if masked else None
+        actions, seen = (
+            torch.stack(part, 1).flatten(1, 2) for part in ([c.actions for c in choices], [c.seen for c in choices])
+        )
+        flat = observations[:, :-1].flatten(1, 2)
+        with torch.no_grad():  # by the same operations as in `learn`, so that ratios begin at exactly 1
+            judged = self.policy.judge(flat, masks, noise, actions, seen)
         returns = (advantages + self.scale.denormalise(values)).flatten(1, 2)
         self.scale.update(returns, alive)
-        masked = any(not one.masks.all() for one in acted)
         return Rollout(
-            observations=observations[:, :-1].flatten(1, 2),
+            observations=flat,
             state=state[:, :-1].flatten(1, 2),
-            masks=self._stacked([one.masks for one in acted]).flatten(1, 2) if masked else None,
-            noise=None if noise is None else GraphNoise(noise.order.flatten(1, 2), noise.edges.flatten(1, 2)),
-            actions=torch.stack([one.actions for one in choices], 1).flatten(1, 2),
-            seen=torch.stack([one.seen for one in choices], 1).flatten(1, 2),
-            log_probs=torch.stack([one.log_probs for one in choices], 1).flatten(1, 2),
+            masks=masks,
+            noise=noise,
+            actions=actions,
+            seen=seen,
+            log_probs=judged.log_probs,
             alive=alive,
             advantages=normalised(advantages.flatten(1, 2), alive),
             values=values.flatten(1, 2),
@@ -373,10 +392,17 @@ class Learner:
         tensors = {f"{owner}.{name}": value for owner, name, value in self._tensors()}
         plain: dict[str, Any] = {"done": done, "steps": self._steps, "returns": self._returns.tolist()}
         plain["rngs"] = {name: [rng.bit_generator.state for rng in rngs] for name, rngs in self._rngs.items()}
-        plain["env"] = None if self._now is None else _separate(self.env.snapshot(), "env", tensors)
+        plain["env"] = self._episodes(tensors)
         plain["shape"] = self.shape()
         save_file({name: value.contiguous() for name, value in tensors.items()}, folder / TENSORS)
         (folder / PLAIN).write_text(json.dumps(plain))
+
+    def _episodes(self, tensors: dict[str, Tensor]) -> Any:
+        """Return where the episodes are; None where they have not begun, or where nobody can say."""
+        try:
+            return None if self._now is None else _separate(self.env.snapshot(), "env", tensors)
+        except UnsupportedError:
+            return None
 
     def shape(self) -> dict[str, Any]:
         """Return what a reader needs to build the policy again, beside the options."""
@@ -385,7 +411,7 @@ class Learner:
             "agents": list(env.agents),
             "actions": env.actions,
             "observation_size": env.observation_size,
-            "state_size": env.state_size,
+            "observation_sizes": self._sizes,
             "budget": self.policy.budget,
         }
 
@@ -396,8 +422,11 @@ class Learner:
             for name, optimiser in self.optimisers.items():
                 _fill_optimiser(optimiser, tensors, name)
             for owner, name, value in self._tensors():
+                stored = tensors[f"{owner}.{name}"]
+                if stored.shape != value.shape:
+                    raise ValueError(f"{owner}.{name} has the shape {tuple(stored.shape)}, not {tuple(value.shape)}")
                 with torch.no_grad():
-                    value.copy_(tensors[f"{owner}.{name}"])
+                    value.copy_(stored)
             for name, rngs in self._rngs.items():
                 for rng, state in zip(rngs, plain["rngs"][name], strict=True):
                     rng.bit_generator.state = state
@@ -405,9 +434,11 @@ class Learner:
             self._steps = int(plain["steps"])
             self.policy.budget = int(plain["shape"]["budget"])
             self._now = None if plain["env"] is None else self.env.restore(_join(plain["env"], tensors))
+            if self._now is None:  # new episodes
+                self._returns = np.zeros_like(self._returns)
             return int(plain["done"])
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise ConfigError(f"{folder} holds no state of this training: {error}") from error
+        except UNREADABLE as error:
+            raise ConfigError(f"{folder} holds no state of this training: {first_line(error)}") from error
 
     def _tensors(self) -> list[tuple[str, str, Tensor]]:
         """Return every tensor of the run by owner and name: networks, the scale of returns, the optimisers' moments."""
@@ -434,6 +465,8 @@ def _fill_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tens
     for index, parameter in enumerate(optimiser.param_groups[0]["params"]):
         prefix = f"adam.{owner}.{index}."
         moments = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        if any(value.dim() and value.shape != parameter.shape for value in moments.values()):
+            raise ValueError(f"{prefix} has another shape than its parameter")
         if moments:
             optimiser.state[parameter] = {name: torch.empty_like(value) for name, value in moments.items()}
 
@@ -444,16 +477,22 @@ def _mean_of(pairs: list[tuple[Any, Any]]) -> Any:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _exact(job: TrainingJob, policy: Policy) -> Exact | None:
-    """Return what measures policies exactly where the game is known as tables with observations."""
+def _known(job: TrainingJob) -> tuple[Exact | None, list[int]]:
+    """Return what measures policies exactly, where the game is known as tables, and how much each agent sees."""
     env = make(job.env, job.env_options)
     try:
+        sizes = [int(spaces.flatdim(env.seat(agent).observation_space)) for agent in env.possible_agents]
         model = env.tabular()
     except UnsupportedError:
-        return None
+        return None, sizes
     finally:
         env.close()
-    return None if model.observations is None else Exact(model, job.seeds)
+    return None if model.observations is None else Exact(model, job.seeds), sizes
+
+
+def first_line(error: Exception) -> str:
+    """Return what went wrong in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _separate(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:

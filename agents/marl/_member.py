@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,12 @@ from arena import (
     UsageError,
     did_you_mean,
     read_checkpoint,
+    stream,
 )
 
-from ._learner import PLAIN, TENSORS
+from ._dag import draw_noise
+from ._evaluation import draws_graphs
+from ._learner import PLAIN, TENSORS, UNREADABLE, first_line
 from ._policy import Policy
 from .actor_critic import ActorCriticOptions
 
@@ -38,15 +42,17 @@ class Team:
         env: The id of the environment that it was trained in.
         agents: Its seats, in the policy's order.
         policy: Of one seed.
-        observation_size: Numbers in an observation, as the policy takes it.
+        sizes: Numbers in each one's observation; the policy takes as many as the longest has.
     """
 
-    def __init__(self, env: str, agents: tuple[AgentID, ...], policy: Policy, observation_size: int) -> None:
+    def __init__(self, env: str, agents: tuple[AgentID, ...], policy: Policy, sizes: Sequence[int]) -> None:
         self.env, self.agents, self.policy = env, agents, policy
-        self._size = observation_size
+        self._sizes = dict(zip(agents, sizes, strict=True))
         self._seats: dict[AgentID, Seat] = {}
         self._rngs: dict[AgentID, np.random.Generator | None] = {}
+        self._graph_rng: np.random.Generator | None = None
         self._told: dict[AgentID, SeatStep] = {}
+        self._absent: dict[AgentID, SeatStep] = {}
         self._waiting: asyncio.Future[dict[AgentID, Action]] | None = None
 
     @classmethod
@@ -69,13 +75,13 @@ class Team:
             plain = json.loads((folder / PLAIN).read_text(encoding="utf-8"))["shape"]
             tensors = load_file(folder / TENSORS)
             agents = tuple(map(str, plain["agents"]))
-            size, actions = int(plain["observation_size"]), int(plain["actions"])
-            policy = Policy([torch.Generator()], len(agents), actions, size, options.hidden, options.graph)
+            sizes, actions = [int(size) for size in plain["observation_sizes"]], int(plain["actions"])
+            policy = Policy([torch.Generator()], len(agents), actions, max(sizes), options.hidden, options.graph)
             policy.budget = int(plain["budget"])
             policy.load_state_dict({name: tensors[f"policy.{name}"][which : which + 1] for name in policy.state_dict()})
-        except (OSError, ValueError, KeyError, TypeError, IndexError, RuntimeError) as error:
-            raise ConfigError(f"{folder} holds no trained team: {str(error).splitlines()[0]}") from error
-        return cls(checkpoint.env, agents, policy, size)
+            return cls(checkpoint.env, agents, policy, sizes)
+        except UNREADABLE as error:
+            raise ConfigError(f"{folder} holds no trained team: {first_line(error)}") from error
 
     def join(self, seat: Seat, *, greedy: bool) -> None:
         """Take a member's seat.
@@ -91,10 +97,10 @@ class Team:
         space = seat.spec.action_space
         if not isinstance(space, spaces.Discrete) or space.n > self.policy.actor.actions:
             raise UsageError(f"this team chooses among {self.policy.actor.actions} actions; here they are {space}")
-        if spaces.flatdim(seat.spec.observation_space) > self._size:
-            raise UsageError(
-                f"this team sees {self._size} numbers; here observations are {seat.spec.observation_space}"
-            )
+        size = self._sizes[seat.agent]
+        if spaces.flatdim(seat.spec.observation_space) != size:
+            raise UsageError(f"this team sees {size} numbers; here observations are {seat.spec.observation_space}")
+        self._graph_rng = stream(seat.seed, "team")
         self._seats[seat.agent] = seat
         self._rngs[seat.agent] = None if greedy else seat.rng()
 
@@ -116,15 +122,20 @@ class Team:
         if self._waiting is None:
             self._waiting = asyncio.get_running_loop().create_future()
         self._told[agent] = step
+        self._absent.pop(agent, None)
         waiting = self._waiting
-        if self._told.keys() == self._seats.keys():
+        if self._told.keys() | self._absent.keys() == self._seats.keys():
             told, self._told, self._waiting = self._told, {}, None
-            waiting.set_result(self._decide(told, cut=False))
+            waiting.set_result(self._decide(self._absent | told, cut=False))
         return waiting
+
+    def pass_over(self, agent: AgentID, step: SeatStep) -> None:
+        """Take note that a member does not act now, because others do or because it is out, and what it last saw."""
+        self._absent[agent] = step
 
     def _decide(self, steps: dict[AgentID, SeatStep], *, cut: bool) -> dict[AgentID, Action]:
         actions = self.policy.actor.actions
-        observations = torch.zeros(1, 1, len(self.agents), self._size)
+        observations = torch.zeros(1, 1, len(self.agents), max(self._sizes.values()))
         masks = torch.ones(1, 1, len(self.agents), actions, dtype=torch.bool)
         gumbel = torch.zeros(1, 1, len(self.agents), actions)
         for agent, step in steps.items():
@@ -136,7 +147,10 @@ class Team:
             if rng is not None:
                 uniform = torch.from_numpy(rng.random(actions, np.float32)).clamp_(min=1e-30)
                 gumbel[0, 0, at] = -torch.log(-torch.log(uniform))
-        chosen = self.policy.choose(observations, masks, None, gumbel, cut=cut).actions[0, 0].tolist()
+        noise = None
+        if draws_graphs(self.policy) and not cut and self._graph_rng is not None:
+            noise = draw_noise(self._graph_rng, (1, 1), len(self.agents), self.policy.options.order)
+        chosen = self.policy.choose(observations, masks, noise, gumbel, cut=cut).actions[0, 0].tolist()
         return {agent: chosen[self.agents.index(agent)] + self._start(agent) for agent in steps}
 
     def _legal(self, agent: AgentID, step: SeatStep) -> Tensor:

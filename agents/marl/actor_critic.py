@@ -125,6 +125,8 @@ class ActorCriticOptions(Options):
             graph = graph.model_copy(update={"anneal": "budget"})
         if graph.anneal_to < graph.anneal_from:
             raise ValueError("graph.anneal_to must not be below graph.anneal_from")
+        if graph.shuffled and self.episodes < 2:
+            raise ValueError("graph.shuffled needs episodes to be at least 2, so that there are parents in another one")
         if graph.shuffled and graph.order != "index":
             raise ValueError("graph.shuffled needs graph.order 'index', so that parents have acted in every episode")
         object.__setattr__(self, "graph", graph)

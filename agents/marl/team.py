@@ -66,6 +66,7 @@ class TeamMember(Agent):
     def act(self, step: SeatStep) -> Action | Awaitable[Action]:
         """Return the member's action."""
         if self._refused and self._last is not None:
+            self._refused = False
             return self._last
         if self.options.edges == "cut":
             self._last = self._team.alone(self.seat.agent, step)
@@ -82,4 +83,5 @@ class TeamMember(Agent):
         self._refused = True
 
     def observe(self, step: SeatStep) -> None:
-        """Nothing: members act at once or are out."""
+        """Let the others know that this member does not act now."""
+        self._team.pass_over(self.seat.agent, step)

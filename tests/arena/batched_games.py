@@ -189,7 +189,16 @@ class Drawn(Fading):
         return SeatSpec(was.observation_space, spaces.Box(0, 1, (2,))) if agent == "ann" else was
 
 
-TOYS: tuple[type[Environment], ...] = (Fading, Unsure, Coded, Payday, Drawn)
+class Named(Fading):
+    """Its metrics have names that a training uses itself."""
+
+    spec = msgspec.structs.replace(Fading.spec, id="toys/named-v0")
+
+    def score(self) -> Score:
+        return Score(0.5, None, metrics={"step": 7.0, "seed": 99.0, "kl": 5.0, "density": 3.0})
+
+
+TOYS: tuple[type[Environment], ...] = (Fading, Unsure, Coded, Payday, Drawn, Named)
 
 
 @contextmanager
