@@ -48,10 +48,11 @@ test-peers: $(READY) $(PEERS)/openenv/.ready $(PEERS)/mcp/.ready ## The official
 test-docker: $(READY) ## Build the image on a daemon of its own and play against the container (needs root)
 	$(BIN)/python -m pytest -m docker tests/docker
 
-bench: $(READY) ## What sessions, the runner and the server cost; the server beside OpenEnv's; both ALFWorld engines
+bench: $(READY) ## What sessions, the runner and the server cost; the server beside OpenEnv's; both ALFWorld engines; training beside BenchMARL
 	$(BIN)/python benchmarks/session_overhead.py
 	$(BIN)/python -m benchmarks.server
 	$(BIN)/python -m benchmarks.alfworld
+	$(BIN)/python -m benchmarks.marl
 
 clean: ## Remove the virtual environment and what tools left behind
 	rm -rf $(VENV) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info build
