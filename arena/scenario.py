@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +25,9 @@ __all__ = [
     "apply_override",
     "load_scenario",
     "load_yaml",
+    "named_text",
     "parse_scenario",
+    "plain",
     "scenario_names",
     "validate_scenario",
 ]
@@ -224,22 +226,37 @@ def load_scenario(name_or_file: str, overrides: Iterable[str] = ()) -> Scenario:
         UnknownIdError: No such scenario.
         ConfigError: The file cannot be read, or is no scenario; the message names the key and what is allowed.
     """
+    text = named_text("scenario", name_or_file, scenario_names(), _shipped())
+    return parse_scenario(text, overrides, source=name_or_file)
+
+
+def named_text(what: str, name_or_file: str, names: Sequence[str], shipped: Any) -> str:
+    """Return the text of a shipped YAML file by name, or of one by path.
+
+    Args:
+        what: What it holds, for messages.
+        name_or_file: A name, or a path that holds a `/` or ends in ``.yaml`` or ``.yml``.
+        names: Those that ship.
+        shipped: The folder that they lie in.
+
+    Raises:
+        UnknownIdError: No such name.
+        ConfigError: The file cannot be read.
+    """
     if "/" in name_or_file or name_or_file.endswith((".yaml", ".yml")):
         try:
-            text = Path(name_or_file).read_text(encoding="utf-8")
+            return Path(name_or_file).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the scenario {name_or_file}: {error}") from error
-    elif name_or_file in scenario_names():
-        text = _shipped().joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
-    else:
-        hint = did_you_mean(name_or_file, scenario_names())
-        raise UnknownIdError(f"no scenario {name_or_file!r}{hint}; a file's name ends in .yaml")
-    return parse_scenario(text, overrides, source=name_or_file)
+            raise ConfigError(f"cannot read the {what} {name_or_file}: {error}") from error
+    if name_or_file not in names:
+        hint = did_you_mean(name_or_file, names)
+        raise UnknownIdError(f"no {what} {name_or_file!r}{hint}; a file's name ends in .yaml")
+    return str(shipped.joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8"))
 
 
 def parse_scenario(text: str, overrides: Iterable[str] = (), *, source: str = "scenario") -> Scenario:
     """Return the scenario that a YAML text holds; see `load_scenario`."""
-    data = _plain(load_yaml(text, source), source)
+    data = plain(load_yaml(text, source), source)
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: a scenario is a mapping with the keys {', '.join(Scenario.model_fields)}")
     for override in overrides:
@@ -259,7 +276,7 @@ def load_yaml(text: str, source: str) -> Any:
         raise ConfigError(f"{source}: not YAML: {str(error)[:500]}") from error
 
 
-def _plain(data: Any, source: str) -> Any:
+def plain(data: Any, source: str) -> Any:
     """Return data as JSON holds it: no dates, no NaN, and no two places that share a mapping by an alias."""
     try:
         return json.loads(json.dumps(data, allow_nan=False))
@@ -274,7 +291,7 @@ def validate_scenario(data: Mapping[str, Any], source: str) -> Scenario:
         ConfigError: One line that names the key and what is allowed.
     """
     try:
-        return Scenario.model_validate_json(json.dumps(_plain(data, source)))
+        return Scenario.model_validate_json(json.dumps(plain(data, source)))
     except pydantic.ValidationError as error:
         raise ConfigError(f"{source}: {explain(error, Scenario, noun='key')}") from error
 
@@ -296,7 +313,7 @@ def apply_override(data: dict[str, Any], override: str) -> None:
         here = here.setdefault(key, {})
         if not isinstance(here, dict):
             raise ConfigError(f"--set {override}: {'.'.join(keys[:number])} is a value, not a mapping")
-    here[keys[-1]] = _plain(load_yaml(value, f"--set {override[:80]}"), f"--set {override[:80]}")
+    here[keys[-1]] = plain(load_yaml(value, f"--set {override[:80]}"), f"--set {override[:80]}")
 
 
 class _StrictLoader(yaml.SafeLoader):

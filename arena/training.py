@@ -14,7 +14,7 @@ from pydantic import Field
 from arena.env import Options
 from arena.errors import ConfigError, UnknownIdError, did_you_mean
 from arena.registry import explain, make, parse_options, trainers
-from arena.scenario import EnvConfig, apply_override, load_yaml
+from arena.scenario import EnvConfig, apply_override, load_yaml, named_text, plain
 from arena.seeding import MAX_SEED
 from arena.trainer import Trainer, TrainingJob
 
@@ -167,22 +167,13 @@ def load_training(name_or_file: str, overrides: Iterable[str] = ()) -> Training:
         UnknownIdError: No such training.
         ConfigError: The file cannot be read, or is no training; the message names the key and what is allowed.
     """
-    if "/" in name_or_file or name_or_file.endswith((".yaml", ".yml")):
-        try:
-            text = Path(name_or_file).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"cannot read the training {name_or_file}: {error}") from error
-    elif name_or_file in training_names():
-        text = _shipped().joinpath(f"{name_or_file}.yaml").read_text(encoding="utf-8")
-    else:
-        hint = did_you_mean(name_or_file, training_names())
-        raise UnknownIdError(f"no training {name_or_file!r}{hint}; a file's name ends in .yaml")
+    text = named_text("training", name_or_file, training_names(), _shipped())
     return parse_training(text, overrides, source=name_or_file)
 
 
 def parse_training(text: str, overrides: Iterable[str] = (), *, source: str = "training") -> Training:
     """Return the training that a YAML text holds; see `load_training`."""
-    data = _plain(load_yaml(text, source), source)
+    data = plain(load_yaml(text, source), source)
     if not isinstance(data, dict):
         raise ConfigError(f"{source}: a training is a mapping with the keys {', '.join(Training.model_fields)}")
     learners = data.get("learners")
@@ -200,17 +191,9 @@ def validate_training(data: Mapping[str, Any], source: str) -> Training:
         ConfigError: One line that names the key and what is allowed.
     """
     try:
-        return Training.model_validate_json(json.dumps(_plain(data, source)))
+        return Training.model_validate_json(json.dumps(plain(data, source)))
     except pydantic.ValidationError as error:
         raise ConfigError(f"{source}: {explain(error, Training, noun='key')}") from error
-
-
-def _plain(data: Any, source: str) -> Any:
-    """Return data as JSON holds it: no NaN, and no two places that share a mapping by an alias."""
-    try:
-        return json.loads(json.dumps(data, allow_nan=False))
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ConfigError(f"{source}: only text, finite numbers, lists and mappings are allowed: {error}") from error
 
 
 def _shipped() -> Any:
