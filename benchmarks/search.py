@@ -8,9 +8,9 @@ the answer before it sends the next one, so at 400 clients latency is mostly wai
 * errors: queries without the answer that was asked for;
 * latency from request to answer, seen by the client; queries/s; processor time, user and system, of all processes of
   the server and of the generator, divided by queries;
-* whether the documents are those that `bm25s` finds, called in this process: exactly the best of its `get_scores`, those
-  with the same score in the corpus's order. Its `retrieve` orders these as numpy's partition leaves them, which decides
-  which of several equal ones is the third; its recall is printed too.
+* whether the documents are those that `bm25s` finds, called in this process: exactly the best of its `get_scores`, and
+  those with the same score in the corpus's order. Its `retrieve` leaves equal scores as numpy's partition does, so that
+  chance decides which of them is the third; its recall is printed too.
 
 Ends with 1 where there are errors, or lists that differ.
 """
