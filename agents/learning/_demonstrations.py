@@ -24,12 +24,14 @@ class Demonstration:
     """What was said in one episode of an expert.
 
     Attributes:
+        task: Id of its task.
         instructions: What the player is told first.
         heard: What it read before each turn.
         said: What it said then; as many as `heard`.
         success: Whether it solved the task.
     """
 
+    task: str
     instructions: str
     heard: tuple[str, ...]
     said: tuple[str, ...]
@@ -83,7 +85,8 @@ def _demonstrate(games: Games, order: Order, expert: str | None, limits: Limits,
             said.append(speech.said(action).strip())
             if (error := games.step([(game, action)])[0]) is not None:
                 raise error
-        return Demonstration(speech.instructions, tuple(heard), tuple(said), bool(game.score().success))
+        solved = bool(game.score().success)
+        return Demonstration(order.task.id, speech.instructions, tuple(heard), tuple(said), solved)
     finally:
         game.close()
 
@@ -168,6 +171,7 @@ def _demonstration(speech: Speech, episode: Episode) -> Demonstration:
     ]
     score = episode.end and episode.end.score
     return Demonstration(
+        episode.record.task.id,
         speech.instructions,
         heard=tuple(heard for heard, _ in turns),
         said=tuple(said for _, said in turns),

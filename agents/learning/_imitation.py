@@ -16,7 +16,7 @@ from ._demonstrations import Demonstration, demonstrate, imitation_row, recorded
 from ._games import Games, Order
 from ._models.model import LanguageModel
 from ._models.scoring import Row, micro_batches, score
-from ._optimising import step
+from ._optimising import Optimiser
 
 if TYPE_CHECKING:
     from .language import LanguageOptions
@@ -139,10 +139,12 @@ class Imitation:
             raise ConfigError(f"no demonstration fits into a context of {model.context} tokens")
         self.steps = sum(len(one.said) for one in shown)
         """Environment steps of all demonstrations."""
-        self.optimiser = torch.optim.AdamW(
+        self.optimiser = Optimiser(
             model.parameters_to_train(),
-            lr=self._options.learning_rate,
-            weight_decay=self._options.weight_decay,
+            self._options.learning_rate,
+            self._options.weight_decay,
+            self._options.optimiser,
+            model.tables(),
             betas=(0.9, 0.98),
         )
 
@@ -152,8 +154,7 @@ class Imitation:
         epoch, part = divmod(number, -(-self._options.episodes // size))
         order = stream(self._seed, f"train:imitation:{epoch}").permutation(len(self._rows))
         rows = [self._rows[i] for i in order[part * size : (part + 1) * size]]
-        for group in self.optimiser.param_groups:
-            group["lr"] = self._rate(number)
+        self.optimiser.set_rate(self._rate(number))
         return self._step(rows) if rows else {}
 
     def _rate(self, number: int) -> float:
@@ -169,15 +170,14 @@ class Imitation:
         said = sum(len(row.sampled) for row in rows)
         heard = sum(len(row.ids) - 1 for row in rows) - said
         total = 0.0
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.clear()
         for batch in micro_batches(targets, self._budget):
             log_probs = score(self._model, batch, 1.0)[0]
             is_said = torch.cat([_are_in(rows[i].sampled, targets[i].sampled) for i in batch.rows]).to(log_probs.device)
             weights = torch.where(is_said, 1.0, weight) / (said + weight * heard)
             total -= float(log_probs.detach()[is_said].sum())
             torch.autograd.backward(-(weights * log_probs).sum())
-        norm = step(self.optimiser, self._max_norm)
-        return {"imitation_loss": total / said, "grad_norm": norm}
+        return {"imitation_loss": total / said, "grad_norm": self.optimiser.step(self._max_norm)}
 
 
 def _are_in(positions: Sequence[int], of: Sequence[int]) -> Tensor:

@@ -22,7 +22,6 @@ from ._imitation import Imitation, collect, first_sights
 from ._models.model import LanguageModel
 from ._models.settings import LoraOptions
 from ._objective.settings import Objective
-from ._optimising import restore_optimiser, state_of_optimiser
 from ._reinforcement import Reinforcement, rollout_settings
 from ._rollout import Episode, Failed, about, play
 from ._speech import Speech
@@ -128,6 +127,7 @@ class Pupil:
         self._shown: list[Demonstration] = []
         if plan.imitations:
             self._shown = collect(games, options, seed, self._split, self._pool)
+        self._played = self._tasks_to_play() if plan.reinforcements else []
         self.model = self._first_model()
         self._generator = torch.Generator(self.model.device).manual_seed(derive_seed(seed, "train:sampling"))
         self.state = State()
@@ -168,8 +168,25 @@ class Pupil:
         else:
             self._phase = Reinforcement(
                 *(self.model, self._games, self._options, self.seed),
-                *(self._split, self._pool, self._plan.reinforcements),
+                *(self._split, self._played, self._plan.reinforcements),
             )
+
+    def _tasks_to_play(self) -> list[int]:
+        """Return the numbers of the tasks that reinforcement plays.
+
+        Raises:
+            ConfigError: All were demonstrated.
+        """
+        if self._options.repeat_demonstrated or not self._shown:
+            return list(range(self._pool))
+        shown = {one.task for one in self._shown}
+        left = [i for i in range(self._pool) if self._games.task(self._split, i).id not in shown]
+        if not left:
+            raise ConfigError(
+                f"repeat_demonstrated is off, and every one of the {self._pool} training tasks was demonstrated: "
+                "raise pool, lower demonstrations.episodes, or leave it on"
+            )
+        return left
 
     def _first_model(self) -> LanguageModel:
         """Return the model to begin with: a new one, or that of this seed in another training."""
@@ -230,14 +247,14 @@ class Pupil:
         folder.mkdir()
         self.model.save(folder / MODEL)
         phase, state = self._phase, self.state
-        tensors = {"generator": self._generator.get_state(), **state_of_optimiser("policy", phase.optimiser)}
+        tensors = {"generator": self._generator.get_state(), **phase.optimiser.state("policy")}
         if isinstance(phase, Reinforcement):
             state.version, state.coefficients = phase.version, phase.coefficients
             if phase.reference is not None and self.model.lora is None:
                 phase.reference.save(folder / REFERENCE)
             if phase.critic is not None:
                 phase.critic.save(folder / CRITIC)
-                tensors |= state_of_optimiser("critic", phase.critic_optimiser)
+                tensors |= phase.critic_optimiser.state("critic")
         save_file(tensors, folder / TENSORS)
         (folder / STATE).write_bytes(msgspec.json.encode(state))
 
@@ -249,14 +266,14 @@ class Pupil:
         self._generator.set_state(tensors["generator"])
         self._enter(state.phase)
         phase, self.state = self._phase, state
-        restore_optimiser("policy", phase.optimiser, tensors)
+        phase.optimiser.restore("policy", tensors)
         if isinstance(phase, Reinforcement):
             phase.version, phase.coefficients = state.version, state.coefficients
             if phase.reference is not None and self.model.lora is None:
                 phase.reference = LanguageModel.load(folder / REFERENCE).reference()
             if phase.critic is not None:
                 phase.critic.load(folder / CRITIC)
-                restore_optimiser("critic", phase.critic_optimiser, tensors)
+                phase.critic_optimiser.restore("critic", tensors)
 
 
 def _check(games: Games, options: LanguageOptions) -> None:

@@ -1,48 +1,100 @@
-"""Optimisers: a guarded step, and their state as named tensors."""
+"""Optimisers: AdamW, or Muon for matrices and AdamW for the rest, with a guarded step and a state of named tensors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from arena import AgentError
 
-__all__ = ["restore_optimiser", "state_of_optimiser", "step"]
+__all__ = ["Kind", "Optimiser"]
+
+Kind: TypeAlias = Literal["adamw", "muon"]
 
 
-def step(optimiser: torch.optim.Optimizer, max_norm: float) -> float:
-    """Take a step along gradients of at most this norm, and return the norm that they had.
+class Optimiser:
+    """Moves parameters along their gradients.
 
-    Raises:
-        AgentError: The gradient is not finite; no weight has changed.
+    Muon replaces a matrix's gradient by the nearest orthogonal matrix, so that all directions are learned at one speed
+    (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982, from which the scale is that makes AdamW's step sizes its
+    own). It is for the matrices within a network: embeddings and output layers are AdamW's, as vectors are.
+
+    Args:
+        parameters: What learns.
+        learning_rate: Step size.
+        weight_decay: Decoupled, times the step size.
+        kind: What moves matrices.
+        tables: Embeddings and output layers among the parameters, which Muon leaves to AdamW.
+        betas: How slowly AdamW forgets gradients and their squares.
     """
-    parameters = [one for group in optimiser.param_groups for one in group["params"]]
-    norm = float(nn.utils.clip_grad_norm_(parameters, max_norm))
-    if not math.isfinite(norm):
-        raise AgentError(f"the gradient is not finite (its norm is {norm}); a smaller learning rate may help")
-    if norm > 0:  # where nothing was to be learned, momentum must not move the weights either
-        optimiser.step()
-    return norm
 
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        learning_rate: float,
+        weight_decay: float,
+        kind: Kind = "adamw",
+        tables: Sequence[nn.Parameter] = (),
+        betas: tuple[float, float] = (0.9, 0.999),
+    ) -> None:
+        self._parameters = list(parameters)
+        others = {id(one) for one in tables}
+        matrices = [one for one in parameters if kind == "muon" and one.ndim == 2 and id(one) not in others]
+        inner = {id(one) for one in matrices}
+        rest = [one for one in parameters if id(one) not in inner]
+        self._parts: list[torch.optim.Optimizer] = []
+        if matrices:
+            muon = torch.optim.Muon(
+                matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+            )
+            self._parts.append(muon)
+        if rest:
+            self._parts.append(torch.optim.AdamW(rest, lr=learning_rate, weight_decay=weight_decay, betas=betas))
 
-def state_of_optimiser(name: str, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return an optimiser's state as tensors that are called ``<name>.<parameter>.<what>``."""
-    return {
-        f"{name}.{index}.{key}": value
-        for index, state in optimiser.state_dict()["state"].items()
-        for key, value in state.items()
-    }
+    def set_rate(self, learning_rate: float) -> None:
+        """Change the step size."""
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = learning_rate
 
+    def clear(self) -> None:
+        """Forget the gradients."""
+        for one in self._parameters:
+            one.grad = None
 
-def restore_optimiser(name: str, optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Take an optimiser's state from named tensors, as copies: those of a file lie at addresses of their own."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for path, value in tensors.items():
-        owner, _, rest = path.partition(".")
-        if owner == name:
-            index, _, key = rest.partition(".")
-            state.setdefault(int(index), {})[key] = value.clone()
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    def step(self, max_norm: float) -> float:
+        """Take a step along gradients of at most this norm, and return the norm that they had.
+
+        Raises:
+            AgentError: The gradient is not finite; no weight has changed.
+        """
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, max_norm))
+        if not math.isfinite(norm):
+            raise AgentError(f"the gradient is not finite (its norm is {norm}); a smaller learning rate may help")
+        if norm > 0:  # where nothing was to be learned, momentum must not move the weights either
+            for part in self._parts:
+                part.step()
+        return norm
+
+    def state(self, name: str) -> dict[str, Tensor]:
+        """Return the state as tensors that are called ``<name>.<part>.<parameter>.<what>``."""
+        return {
+            f"{name}.{number}.{index}.{key}": value
+            for number, part in enumerate(self._parts)
+            for index, state in part.state_dict()["state"].items()
+            for key, value in state.items()
+        }
+
+    def restore(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Take the state from named tensors, as copies: those of a file lie at addresses of their own."""
+        for number, part in enumerate(self._parts):
+            state: dict[int, dict[str, Tensor]] = {}
+            for path, value in tensors.items():
+                if path.startswith(f"{name}.{number}."):
+                    index, _, key = path.removeprefix(f"{name}.{number}.").partition(".")
+                    state.setdefault(int(index), {})[key] = value.clone()
+            part.load_state_dict({**part.state_dict(), "state": state})

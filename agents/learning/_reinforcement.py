@@ -16,7 +16,7 @@ from ._games import Games, Order
 from ._models.model import Critic, LanguageModel
 from ._models.scoring import micro_batches, score, values
 from ._objective import control, loss
-from ._optimising import step
+from ._optimising import Optimiser
 from ._rollout import Episode, Failed, RolloutSettings, about, play
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Reinforcement:
         options: How.
         seed: The learner's root seed.
         split: Where the tasks come from.
-        pool: How many of the split's first tasks there are.
+        pool: Numbers of the split's tasks that are played.
         updates: In how many updates.
 
     Raises:
@@ -68,7 +68,7 @@ class Reinforcement:
         options: LanguageOptions,
         seed: int,
         split: str,
-        pool: int,
+        pool: Sequence[int],
         updates: int,
     ) -> None:
         self._model, self._games, self._options, self._seed = model, games, options, seed
@@ -77,16 +77,12 @@ class Reinforcement:
         _require_strata(self._objective.stratum_key, games)
         self.version = 0
         self.coefficients = control.initial_coefficients(self._objective)
-        self.optimiser = torch.optim.AdamW(
-            model.parameters_to_train(), lr=options.learning_rate, weight_decay=options.weight_decay
-        )
+        self.optimiser = Optimiser(model.parameters_to_train(), options.learning_rate, options.weight_decay)
         self.reference = model.reference() if self._objective.needs_reference else None
         self.critic: Critic | None = None
         if self._objective.needs_critic:
             self.critic = model.critic()
-            self.critic_optimiser = torch.optim.AdamW(
-                self.critic.parameters_to_train(), lr=options.critic_learning_rate, weight_decay=0.0
-            )
+            self.critic_optimiser = Optimiser(self.critic.parameters_to_train(), options.critic_learning_rate, 0.0)
 
     def update(self, number: int, generator: torch.Generator) -> tuple[int, dict[str, float]]:
         """Play and learn; `number` counts from 0.
@@ -145,8 +141,8 @@ class Reinforcement:
     def _draw(self, number: int, count: int) -> list[int]:
         """Return the numbers of so many tasks; none is there twice before all are there once."""
         rng = stream(self._seed, f"train:tasks:{number}")
-        chosen = [int(one) for _ in range(-(-count // self._pool)) for one in rng.permutation(self._pool)]
-        return chosen[:count]
+        rounds = -(-count // len(self._pool))
+        return [self._pool[i] for _ in range(rounds) for i in rng.permutation(len(self._pool))][:count]
 
     def _orders(self, number: int, round: int, tasks: Sequence[int]) -> list[Order]:
         """Return the episodes of each task's group: the same task and seed, so that only the model's words differ."""
@@ -223,9 +219,9 @@ class Reinforcement:
     def _minibatch(self, experience: Experience, prepared: loss.Prepared, episodes: Sequence[int]) -> dict[str, float]:
         units, (rows, owner, chosen) = experience.units, experience.of(episodes)
         weights = loss.denominators(self._objective, units, prepared, chosen)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.clear()
         if self.critic is not None:
-            self.critic_optimiser.zero_grad(set_to_none=True)
+            self.critic_optimiser.clear()
         sums: dict[str, Tensor] = {}
         entropy = drift = 0.0
         for batch in micro_batches(rows, self._options.micro_batch_tokens, owner):
@@ -249,10 +245,10 @@ class Reinforcement:
             **loss.averages(sums),
             "entropy": entropy / len(chosen),
             "drift": drift / len(chosen),
-            "grad_norm": step(self.optimiser, self._options.max_grad_norm),
+            "grad_norm": self.optimiser.step(self._options.max_grad_norm),
         }
         if self.critic is not None:
-            numbers["critic_grad_norm"] = step(self.critic_optimiser, self._options.max_grad_norm)
+            numbers["critic_grad_norm"] = self.critic_optimiser.step(self._options.max_grad_norm)
         return numbers
 
 

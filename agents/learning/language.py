@@ -53,9 +53,12 @@ class DemonstrationOptions(Options):
     )
     epochs: int = Field(1, ge=1, description="Passes over the demonstrations.")
     batch: int = Field(16, ge=1, description="Demonstrations of an update.")
-    learning_rate: float = Field(1e-3, gt=0, description="AdamW's largest step size: it rises, then falls to zero.")
+    optimiser: Literal["adamw", "muon"] = Field(
+        "adamw", description="What moves matrices; Muon learns more from few demonstrations. The rest is AdamW's."
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="Largest step size: it rises, then falls to zero.")
     warmup: float = Field(0.05, ge=0, le=1, description="Share of the imitation in which it rises.")
-    weight_decay: float = Field(0.01, ge=0, description="Of AdamW.")
+    weight_decay: float = Field(0.01, ge=0, description="Of the weights, times the step size.")
     observation_weight: float = Field(
         0.0,
         ge=0,
@@ -102,6 +105,9 @@ class LanguageOptions(Options):
     split: str | None = Field(None, description="Split of the training tasks; the environment's first where absent.")
     pool: int | None = Field(None, ge=1, description="Train on the split's first tasks only, so many of them.")
     demonstrations: DemonstrationOptions = Field(DemonstrationOptions(), description="What is imitated first.")
+    repeat_demonstrated: bool = Field(
+        True, description="Whether reinforcement also plays the tasks that were demonstrated."
+    )
     tasks: int = Field(8, ge=1, description="Tasks of an update; each is played by a group of episodes.")
     turns: int = Field(12, ge=1, description="Environment steps after which an episode is cut off.")
     new_tokens: int = Field(32, ge=1, description="Most tokens of a turn.")

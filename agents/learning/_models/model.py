@@ -164,6 +164,11 @@ class LanguageModel:
         """Return the parameters that learn: all, or those of the adapters; none of a reference."""
         return [one for one in self.network.parameters() if one.requires_grad] if self._adapters else []
 
+    def tables(self) -> list[nn.Parameter]:
+        """Return the weights of embeddings and of the output layer."""
+        layers = self.causal.get_input_embeddings(), self.causal.get_output_embeddings()
+        return [layer.weight for layer in layers if layer is not None]
+
     def reference(self) -> LanguageModel:
         """Return this model as it is now, frozen; where it has adapters, the model without them, at no cost."""
         if self.lora is not None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from arena import ArenaError, ConfigError, EnvError, TrainingJob, UnsupportedError, UsageError
-from arena.agents.learning import _optimising
+from arena.agents.learning._optimising import Optimiser
 from arena.agents.learning.language import LanguageLearner, LanguageOptions
 from arena.learning import Progress, TrainingError, latest_checkpoint, learn, read_failure, read_rows
 
@@ -178,10 +178,10 @@ def test_nan_is_one_clear_error_and_the_last_checkpoint_is_kept(algorithm: str, 
 
 def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
-    optimiser = torch.optim.AdamW([weight], lr=0.1)
+    optimiser = Optimiser([weight], 0.1, 0.0)
     weight.grad = torch.tensor([1.0, float("nan"), 1.0])
     with pytest.raises(ArenaError, match="not finite"):
-        _optimising.step(optimiser, 1.0)
+        optimiser.step(1.0)
     assert weight.tolist() == [1, 1, 1]
 
 

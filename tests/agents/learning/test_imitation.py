@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from arena import ConfigError
 from arena.agents.learning._models.scoring import micro_batches, score
+from arena.agents.learning._reinforcement import Reinforcement
 
 from . import toys
 
@@ -106,3 +108,33 @@ def test_steps_of_the_expert_are_counted() -> None:
     steps = [row["step"] for row in rows]
     assert (steps[0], steps[6:]) == (0, [20, 20 + 2 * 16])
     assert steps == sorted(steps), "those of the demonstrations are spread over the imitation"
+
+
+@pytest.mark.parametrize("repeat", [True, False])
+def test_reinforcement_can_leave_out_what_was_demonstrated(repeat: bool) -> None:
+    trainer = toys.learner(
+        env="toy/names-v0",
+        env_options={"tasks": 24},
+        demonstrations={"episodes": 16, "batch": 16},
+        repeat_demonstrated=repeat,
+        tasks=6,
+        held_out={"episodes": 0},
+    )
+    with contextlib.closing(trainer):
+        trainer.begin()
+        pupil = toys.pupil_of(trainer)
+        shown = {one.task for one in pupil._shown}
+        while not isinstance(pupil._phase, Reinforcement):
+            trainer.update()
+        played = {pupil._games.task(pupil._split, i).id for i in pupil._phase._draw(0, 48)}
+    assert len(shown) == 16
+    assert len(played) == (24 if repeat else 8)
+    assert repeat or not shown & played
+
+
+def test_leaving_out_everything_is_refused() -> None:
+    trainer = toys.learner(
+        env_options={"tasks": 16}, demonstrations={"episodes": 16}, repeat_demonstrated=False, held_out={"episodes": 0}
+    )
+    with contextlib.closing(trainer), pytest.raises(ConfigError, match="every one of the 16 training tasks"):
+        trainer.begin()

@@ -17,6 +17,7 @@ from arena.learning import Progress, latest_checkpoint, learn
 
 from . import toys
 
+SHOWN = {"episodes": 5, "epochs": 2, "batch": 2, "learning_rate": 1e-3}
 TRAININGS: dict[str, dict[str, Any]] = {
     "ppo": {
         "algorithm": "ppo",
@@ -36,6 +37,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
     "dapo": {
         "algorithm": "dapo",
         "objective": {"data": {"group_size": 2}},
+        "demonstrations": {**SHOWN, "optimiser": "muon"},
         "epochs": 2,
         "minibatches": 2,
         "env_options": {"paid": "whole", "tasks": 6},
@@ -51,7 +53,7 @@ TRAININGS: dict[str, dict[str, Any]] = {
         "steps": 5 * 8 * 4,
     },
 }
-IMITATED = {"demonstrations": {"episodes": 5, "epochs": 2, "batch": 2, "learning_rate": 1e-3}, "steps": 2 * (5 + 8 * 4)}
+IMITATED = {"demonstrations": SHOWN, "steps": 2 * (5 + 8 * 4)}
 """Six updates of imitation, then four of reinforcement; evaluations after 1, 7, 9 and 11."""
 
 LOADED = {"is_local", "local_files_only"}
