@@ -17,6 +17,7 @@ from ._games import Games, Order
 from ._models.model import LanguageModel
 from ._models.scoring import Row, micro_batches, score
 from ._optimising import Optimiser
+from ._renaming import Renaming
 
 if TYPE_CHECKING:
     from .language import LanguageOptions
@@ -133,9 +134,10 @@ class Imitation:
         self._model, self._seed, self._updates = model, seed, updates
         self._options, self._budget = options.demonstrations, options.micro_batch_tokens
         self._max_norm = options.max_grad_norm
-        found = [imitation_row(model, one, model.context) for one in shown]
-        self._rows = [row for row in found if row is not None]
-        if not self._rows:
+        found = [(one, imitation_row(model, one, model.context)) for one in shown]
+        self._shown = [(one, row) for one, row in found if row is not None]
+        self._renaming = Renaming(shown) if self._options.renamed else None
+        if not self._shown:
             raise ConfigError(f"no demonstration fits into a context of {model.context} tokens")
         self.steps = sum(len(one.said) for one in shown)
         """Environment steps of all demonstrations."""
@@ -152,10 +154,20 @@ class Imitation:
         """Learn from one batch; `number` counts from 0."""
         size = self._options.batch
         epoch, part = divmod(number, -(-self._options.episodes // size))
-        order = stream(self._seed, f"train:imitation:{epoch}").permutation(len(self._rows))
-        rows = [self._rows[i] for i in order[part * size : (part + 1) * size]]
+        order = stream(self._seed, f"train:imitation:{epoch}").permutation(len(self._shown))
+        rows = [self._row(int(i), epoch) for i in order[part * size : (part + 1) * size]]
         self.optimiser.set_rate(self._rate(number))
         return self._step(rows) if rows else {}
+
+    def _row(self, index: int, epoch: int) -> Row:
+        """Return a demonstration as tokens, with its own names or with others."""
+        shown, row = self._shown[index]
+        if self._renaming is None:
+            return row
+        rng = stream(self._seed, f"train:renaming:{epoch}:{index}")
+        if rng.random() >= self._options.renamed:
+            return row
+        return imitation_row(self._model, self._renaming.renamed(shown, rng), self._model.context) or row
 
     def _rate(self, number: int) -> float:
         """Return the step size of an update: it rises linearly and falls along a cosine."""

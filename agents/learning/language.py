@@ -67,6 +67,15 @@ class DemonstrationOptions(Options):
         "else; a model that starts from nothing learns from them what words go together.",
     )
 
+    renamed: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Share of the demonstrations, drawn anew in each epoch, in which names (words that few of them "
+        "have) are exchanged for others: a model that starts from nothing learns to read names instead of knowing "
+        "them. For environments where a thing is what it is called.",
+    )
+
     @pydantic.model_validator(mode="after")
     def _fits(self) -> DemonstrationOptions:
         if self.traces is None and self.minimum_score is not None:

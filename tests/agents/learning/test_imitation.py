@@ -27,8 +27,8 @@ def test_rows_are_the_dialogue_and_what_the_expert_said_is_marked() -> None:
         trainer.begin()
         pupil = toys.pupil_of(trainer)
         template = pupil.model.template
-        assert len(pupil._phase._rows) == len(pupil._shown) == 10
-        for row, shown in zip(pupil._phase._rows, pupil._shown, strict=True):
+        assert len(pupil._phase._shown) == len(pupil._shown) == 10
+        for shown, row in pupil._phase._shown:
             assert shown.success
             assert [f"say {said}" for said in shown.said] == list(shown.heard)
             ids = template.opening(shown.instructions, shown.heard[0])
@@ -47,7 +47,7 @@ def test_the_loss_is_the_mean_over_what_was_said(weight: float) -> None:
         trainer.begin()
         trainer.update()
         pupil = toys.pupil_of(trainer)
-        model, rows = pupil.model, pupil._phase._rows
+        model, rows = pupil.model, [row for _, row in pupil._phase._shown]
         total, count, said = torch.zeros(()), 0.0, list[float]()
         for row in rows:
             for position in range(1, len(row.ids)):
@@ -84,7 +84,7 @@ def test_every_demonstration_is_seen_once_an_epoch() -> None:
         phase._step = lambda rows: (seen.append(tuple(id(row) for row in rows)), step(rows))[1]
         while trainer.done < trainer.updates:
             trainer.update()
-        everything = sorted(id(row) for row in phase._rows)
+        everything = sorted(id(row) for _, row in phase._shown)
     assert [len(batch) for batch in seen] == [4, 4, 2] * 2
     assert sorted(sum(seen[:3], ())) == sorted(sum(seen[3:], ())) == everything
     assert seen[0] != seen[3], "in another order"

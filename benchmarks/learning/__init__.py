@@ -1,0 +1,1 @@
+"""Experiments with language agents that learn, each reproduced by one command."""

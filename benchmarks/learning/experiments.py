@@ -1,0 +1,264 @@
+"""What is compared with what.
+
+The model is the embedded one, a Llama of about a million parameters that starts from nothing. Within an experiment all
+arms have the same tasks, seeds, sizes and step sizes, and differ in what their names say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["EXPERIMENTS", "Arm", "Experiment"]
+
+Settings = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to learn.
+
+    Attributes:
+        name: As it is printed.
+        env: Id of the environment.
+        env_options: Its options.
+        options: Those of `learning/language`.
+        episodes: Episodes that may be played, demonstrations included.
+        base: The imitation that it begins with; None if it begins on its own.
+    """
+
+    name: str
+    env: str
+    env_options: Settings
+    options: Settings
+    episodes: int
+    base: Arm | None = None
+
+    @property
+    def steps(self) -> int:
+        """Environment steps, were every episode cut off."""
+        return self.episodes * int(self.options["turns"])
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Arms that are compared.
+
+    Attributes:
+        name: Of the command.
+        title: Of the table.
+        remark: What its reader has to know.
+        reference: The arm that the others are compared with.
+        arms: The arms.
+        columns: What is printed beside success: name in the metrics, title.
+    """
+
+    name: str
+    title: str
+    remark: str
+    reference: str
+    arms: tuple[Arm, ...]
+    columns: Mapping[str, str] = field(default_factory=dict)
+
+
+# -- TextWorld: two rooms, three objects, quests of about four commands ----------------------------------------------
+
+_TEXTWORLD = "text/textworld-v0"
+_EASY = {"game": "w2-o3-q4", "list_commands": False}
+_MORE_OBJECTS = {**_EASY, "game": "w2-o12-q4"}
+_TINY = {
+    "tiny": {"layers": 4, "hidden": 128, "heads": 4, "key_value_heads": 4, "feed_forward": 384}
+    | {"vocabulary": 1500, "context": 1024},
+    "device": "cpu",
+}
+_SHOWN = {"batch": 4, "optimiser": "muon", "learning_rate": 8e-3, "weight_decay": 0.05}
+_SHOWN |= {"observation_weight": 0.3, "renamed": 0.7}
+_PLAY = {
+    "model": _TINY,
+    "pool": 1600,
+    "turns": 12,
+    "new_tokens": 20,
+    "tasks": 8,
+    "learning_rate": 1e-4,
+    "minibatches": 2,
+    "held_out": {"episodes": 200, "every": 20},
+}
+_UPDATES, _GROUP = 40, 8
+_PLAYED = _UPDATES * _PLAY["tasks"] * _GROUP
+_IMITATED = 400
+
+
+def _imitation(name: str, episodes: int, epochs: int) -> Arm:
+    options = {**_PLAY, "demonstrations": {**_SHOWN, "episodes": episodes, "epochs": epochs}}
+    return Arm(name, _TEXTWORLD, _EASY, options, episodes)
+
+
+_BASE = _imitation("textworld-base", _IMITATED, 12)
+
+
+def _reinforced(
+    name: str,
+    algorithm: str,
+    *,
+    env_options: Settings = _EASY,
+    base: Arm | None = _BASE,
+    options: Settings | None = None,
+    **slots: Any,
+) -> Arm:
+    """Return reinforcement on games; `slots` are those of the objective."""
+    objective = {"data": {"group_size": _GROUP}, "regularisers": [], **slots}
+    chosen = {**_PLAY, "algorithm": algorithm, "objective": objective, **(options or {})}
+    return Arm(name, _TEXTWORLD, env_options, chosen, _PLAYED, base)
+
+
+_ALONE = {"tasks": _PLAY["tasks"] * _GROUP}
+"""As many episodes, none of which has a group."""
+_CRITIC: dict[str, Any] = {"data": {"group_size": 1}, "regularisers": [{"kind": "value"}]}
+_DENSE = {**_EASY, "reward": "progress"}
+_GRPO = _reinforced("grpo", "grpo")
+_REMARK = (
+    f"Games of `w2-o3-q4`; all arms begin with the same imitation of {_IMITATED} games (`textworld-base`), then play "
+    f"{_PLAYED} episodes in {_UPDATES} updates of two steps, group size {_GROUP}, no divergence penalty; 200 held-out "
+    "games, the likeliest tokens."
+)
+
+RECIPE = Experiment(
+    "recipe",
+    "Imitation, reinforcement, and both",
+    f"{_REMARK} `sft-1600` imitates 1,600 games with as many gradient steps as `textworld-base`; `rl` plays from "
+    "nothing. `dense` arms are paid for progress towards the goal.",
+    "textworld-base",
+    (
+        _BASE,
+        _imitation("sft-1600", 1600, 3),
+        _reinforced("rl", "grpo", base=None),
+        _GRPO,
+        _reinforced("rloo", "rloo", returns={"kl": 0.0}),
+        _reinforced("ppo", "ppo", options=_ALONE, returns={"kl": 0.0}, **_CRITIC),
+        _reinforced("ppo-multiturn", "ppo_multiturn", options=_ALONE, returns={"kl": 0.0}, **_CRITIC),
+        _reinforced("grpo-dense", "grpo", env_options=_DENSE),
+        _reinforced(
+            "ppo-multiturn-dense",
+            "ppo_multiturn",
+            env_options=_DENSE,
+            options=_ALONE,
+            returns={"kl": 0.0},
+            **_CRITIC,
+        ),
+    ),
+    {"success": "success while learning", "held_out_turns": "turns", "entropy": "entropy"},
+)
+
+TRANSFER = Experiment(
+    "transfer",
+    "From few objects to many",
+    "Games of `w2-o12-q4` (12 objects), held out. `first` is before anything was learned from them; then each arm "
+    f"plays {_PLAYED} episodes of them. `from-grpo` begins with what `grpo` learned in games with 3 objects.",
+    "hard-from-base",
+    (
+        _reinforced("hard-from-base", "grpo", env_options=_MORE_OBJECTS),
+        _reinforced("hard-from-grpo", "grpo", env_options=_MORE_OBJECTS, base=_GRPO),
+    ),
+    {"first:held_out_success": "first", "success": "success while learning", "held_out_turns": "turns"},
+)
+
+
+def _empg(name: str, algorithm: str = "empg", **changes: Any) -> Arm:
+    return _reinforced(name, algorithm, modulation=[{"kind": "empg", **changes}])
+
+
+_DAPO_SIZES = {"returns": {"overlong": None}}
+"""Answers of a few tokens have no use for a penalty on length."""
+
+EMPG = Experiment(
+    "empg",
+    "EMPG and its controls",
+    f"{_REMARK} `empg` is as published; `token-grpo` is the same without the modulation. `shuffled` deals the "
+    "entropies out at random among turns; `centred` gives the last turn of an episode a bonus too; `zeta` is the "
+    "weight of the bonus (0.1 as published).",
+    "token-grpo",
+    (
+        _reinforced("token-grpo", "grpo", aggregation={"kind": "token-mean"}),
+        _empg("empg"),
+        _empg("empg-shuffled", shuffled=True),
+        _empg("empg-centred", terminal="centred"),
+        _empg("empg-zeta-0", zeta=0.0),
+        _empg("empg-zeta-0.05", zeta=0.05),
+        _empg("empg-zeta-0.3", zeta=0.3),
+        _reinforced("dapo", "dapo", **_DAPO_SIZES),
+        _reinforced("empg-dapo", "empg_dapo", **_DAPO_SIZES),
+    ),
+    {"success": "success while learning", "entropy": "entropy", "held_out_turns": "turns"},
+)
+
+COMPARATORS = Experiment(
+    "comparators",
+    "GiGPO, GSPO and both",
+    f"{_REMARK} Clip ranges are the rows' published ones.",
+    "grpo",
+    (
+        _GRPO,
+        _reinforced("gigpo", "gigpo"),
+        _reinforced("gspo", "gspo"),
+        _reinforced("gspo-gigpo", "gspo_gigpo", data={"group_size": _GROUP, "dynamic_sampling": False}),
+    ),
+    {"success": "success while learning", "clipped": "clipped", "entropy": "entropy"},
+)
+
+# -- search: questions of no, one and two hops -----------------------------------------------------------------------
+
+_SEARCH = "search/qa-v0"
+_QUESTIONS = {"hops": [0, 1, 2], "topk": 1, "max_turns": 4, "max_searches": 3}
+_LOOK_UP = {
+    **_PLAY,
+    "model": {**_TINY, "tiny": {**_TINY["tiny"], "vocabulary": 3000}},
+    "pool": 4000,
+    "turns": 4,
+    "new_tokens": 40,
+    "tasks": 8,
+}
+_SEARCH_BASE = Arm(
+    "search-base",
+    _SEARCH,
+    _QUESTIONS,
+    {**_LOOK_UP, "demonstrations": {**_SHOWN, "episodes": 1200, "epochs": 4}},
+    1200,
+)
+
+
+def _searched(name: str, algorithm: str, **slots: Any) -> Arm:
+    objective = {"data": {"group_size": _GROUP}, "regularisers": [], **slots}
+    options = {**_LOOK_UP, "algorithm": algorithm, "objective": objective}
+    return Arm(name, _SEARCH, _QUESTIONS, options, _PLAYED, _SEARCH_BASE)
+
+
+def _stratified(name: str, **changes: Any) -> Arm:
+    return _searched(name, "stratified_grpo", baseline=changes)
+
+
+STRATIFIED = Experiment(
+    "stratified",
+    "Stratified GRPO on multi-hop questions",
+    "Questions of 0 to 2 hops over the bundled corpus, one document a search; all arms begin with the same imitation "
+    f"of 1,200 questions and then play {_PLAYED} episodes, group size {_GROUP}. Strata are numbers of searches; "
+    "`alpha` is the share of the stratum's comparison (0.6 as published), `shuffled` deals strata out at random.",
+    "search-grpo",
+    (
+        _SEARCH_BASE,
+        _searched("search-grpo", "grpo"),
+        _stratified("stratified"),
+        _stratified("stratified-0.3", alpha=0.3),
+        _stratified("stratified-1.0", alpha=1.0),
+        _stratified("stratified-shuffled", shuffled=True),
+    ),
+    {
+        "success": "success while learning",
+        "held_out_searches": "searches",
+        "singleton_strata": "singleton strata",
+        "zero_strata": "zero strata",
+    },
+)
+
+EXPERIMENTS: Mapping[str, Experiment] = {one.name: one for one in (RECIPE, TRANSFER, EMPG, COMPARATORS, STRATIFIED)}
+"""Every experiment by name."""
