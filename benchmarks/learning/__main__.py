@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -129,6 +130,7 @@ def main() -> int:
     parser.add_argument("--arms", nargs="+", help="these arms only")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that `run` ends what it has started
     experiment, seeds = EXPERIMENTS[given.experiment], range(given.seeds)
     arms = [one for one in experiment.arms if given.arms is None or one.name in given.arms]
     for stage in stages(arms):
