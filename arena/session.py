@@ -184,7 +184,7 @@ class Session:
             began = self._clock()
             answer, limit = self._advance(given)
         except InvalidActionError as error:
-            self._count_refusal(error)
+            self._count_refusal(error, agent_s, decisions)
             raise
         now = self._clock()
         self._refused_in_a_row = 0
@@ -394,7 +394,13 @@ class Session:
             raise
         return action
 
-    def _count_refusal(self, error: InvalidActionError) -> None:
+    def _count_refusal(
+        self,
+        error: InvalidActionError,
+        agent_s: Mapping[AgentID, float] | None = None,
+        decisions: Mapping[AgentID, dict[str, Any]] | None = None,
+    ) -> None:
+        """Count a refused action; where it is one too many, truncate, and record what was decided beside it."""
         self.refused += 1
         self._refused_in_a_row += 1
         allowed = self.limits.invalid_actions
@@ -402,7 +408,7 @@ class Session:
         if allowed is not None and self._refused_in_a_row >= allowed:
             limit = Limit("invalid_actions", float(self._refused_in_a_row), float(allowed))
         if limit is not None:
-            self._append({}, self._standstill(), 0.0, limit)
+            self._append({}, self._standstill(), 0.0, limit, agent_s=agent_s, decisions=decisions)
             error.details["truncated"] = True
             error.message += f"; the episode is over, because a limit was reached: {limit.kind}"
 

@@ -77,12 +77,12 @@ _SHOWN |= {"observation_weight": 0.3, "renamed": 0.7}
 _PLAY = {
     "model": _TINY,
     "pool": 1600,
-    "turns": 12,
+    "turns": 8,
     "new_tokens": 20,
     "tasks": 8,
     "learning_rate": 1e-4,
     "minibatches": 2,
-    "held_out": {"episodes": 200, "every": 20},
+    "held_out": {"episodes": 200, "every": 20, "temperature": 1.0},
 }
 _UPDATES, _GROUP = 40, 8
 _PLAYED = _UPDATES * _PLAY["tasks"] * _GROUP
@@ -120,7 +120,7 @@ _GRPO = _reinforced("grpo", "grpo")
 _REMARK = (
     f"Games of `w2-o3-q4`; all arms begin with the same imitation of {_IMITATED} games (`textworld-base`), then play "
     f"{_PLAYED} episodes in {_UPDATES} updates of two steps, group size {_GROUP}, no divergence penalty; 200 held-out "
-    "games, the likeliest tokens."
+    "games, tokens sampled at temperature 1, as they are trained."
 )
 
 RECIPE = Experiment(

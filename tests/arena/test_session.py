@@ -286,8 +286,10 @@ def test_refusals_in_a_row_truncate() -> None:
     for _ in range(3):
         assert session.status == "running"
         with pytest.raises(InvalidActionError):
-            session.step(2, {PLAYER: "no"})
+            session.step(2, {PLAYER: "no"}, agent_s={PLAYER: 0.5}, decisions={PLAYER: {"tried": "no"}})
     assert session.status == "over"
+    last = session.journal[-1]
+    assert (last.actions, last.agent_s, last.decisions) == ({}, {PLAYER: 0.5}, {PLAYER: {"tried": "no"}})
     end = session.end()
     assert (end.outcome, end.refused, end.steps) == ("truncated", 5, 1)
     assert end.limit is not None
