@@ -10,10 +10,12 @@ from arena.errors import UsageError
 
 __all__ = ["MOST_CHARACTERS", "MOST_DOCUMENTS", "MOST_QUERIES", "Query", "read_query"]
 
-MOST_QUERIES, MOST_DOCUMENTS, MOST_CHARACTERS, MOST_WORDS = 512, 100, 4000, 512
-"""Of a request: queries, documents for each, characters and words of each."""
-MOST_TOGETHER = 131_072
-"""Characters of all queries of a request: 512 words in each of 512 queries are 12 s of work in 100,000 documents."""
+MOST_QUERIES, MOST_DOCUMENTS, MOST_CHARACTERS, MOST_WORDS = 4096, 100, 4000, 512
+"""Of a request: queries, documents for each, characters and words of each. Search-R1's trainer asks for all episodes of
+a step at once: 512 tasks, five of each."""
+MOST_TOGETHER, MOST_FOUND = 524_288, 51_200
+"""Characters and documents of all queries of a request, which bound its work and its answer: as many words are about
+4 s in 100,000 documents, as many documents about 16 MB."""
 _WORD = re.compile(r"\w+")
 _SHAPE = '{"queries": [text, ...], "topk": 1 to 100 or null, "return_scores": true or false}'
 
@@ -43,6 +45,11 @@ def read_query(body: bytes) -> Query:
         raise UsageError(f"{len(query.queries)} queries in one request; at most {MOST_QUERIES} are allowed")
     if query.topk is not None and not 1 <= query.topk <= MOST_DOCUMENTS:
         raise UsageError(f"'topk' is 1 to {MOST_DOCUMENTS}, not {query.topk}")
+    if query.topk is not None and len(query.queries) * query.topk > MOST_FOUND:
+        raise UsageError(
+            f"{query.topk} documents for each of {len(query.queries)} queries; at most {MOST_FOUND} are allowed in one "
+            "request: send them in several"
+        )
     together = sum(map(len, query.queries))
     if together > MOST_TOGETHER:
         raise UsageError(

@@ -156,7 +156,7 @@ def test_an_odd_query_is_a_query(toys):
 
 
 def test_the_most_that_is_allowed(toys):
-    for queries in ([f"{number}".ljust(256, "x") for number in range(512)], ["x" * 4000] * 32):
+    for queries in ([f"{number}".ljust(128, "x") for number in range(4096)], ["x" * 4000] * 131):
         result = post(toys, {"queries": queries, "topk": 1}).json()["result"]
         texts = [hits[0]["contents"].partition("\n")[2] for hits in result]
         assert texts == [f"What is known of {query}." for query in queries]
@@ -203,12 +203,13 @@ def test_the_schema_names_the_paths_that_are_there(toys, server):
         ({"queries": ["tea"], "topk": 101}, "1 to 100"),
         ({"queries": ["tea"], "topk": 10**30}, "1 to 100"),
         ({"queries": ["tea"], "return_scores": "yes"}, "$.return_scores"),
-        ({"queries": ["tea"] * 513}, "at most 512"),
+        ({"queries": ["tea"] * 4097}, "at most 4096"),
+        ({"queries": ["tea"] * 1025, "topk": 50}, "50 documents for each of 1025 queries; at most 51200"),
         ({"queries": ["tea", "x" * 4001]}, "query 1 has 4001 characters; at most 4000"),
         ({"queries": ["tea", "a " * 513]}, "query 1 has more than 512 words"),
         (
-            {"queries": ["a " * 512] * 129},
-            "132096 characters together; at most 131072 are allowed in one request: send",
+            {"queries": ["a " * 512] * 513},
+            "525312 characters together; at most 524288 are allowed in one request: send",
         ),
     ],
 )
