@@ -89,8 +89,9 @@ _PLAYED = _UPDATES * _PLAY["tasks"] * _GROUP
 _IMITATED = 400
 
 
-def _imitation(name: str, episodes: int, epochs: int) -> Arm:
-    options = {**_PLAY, "demonstrations": {**_SHOWN, "episodes": episodes, "epochs": epochs}}
+def _imitation(name: str, episodes: int, epochs: int, **changes: Any) -> Arm:
+    """Return imitation alone; `changes` are settings of the demonstrations."""
+    options = {**_PLAY, "demonstrations": {**_SHOWN, "episodes": episodes, "epochs": epochs, **changes}}
     return Arm(name, _TEXTWORLD, _EASY, options, episodes)
 
 
@@ -121,6 +122,22 @@ _REMARK = (
     f"Games of `w2-o3-q4`; all arms begin with the same imitation of {_IMITATED} games (`textworld-base`), then play "
     f"{_PLAYED} episodes in {_UPDATES} updates of two steps, group size {_GROUP}, no divergence penalty; 200 held-out "
     "games, tokens sampled at temperature 1, as they are trained."
+)
+
+IMITATION = Experiment(
+    "imitation",
+    "What helps to learn from few demonstrations",
+    f"Games of `w2-o3-q4`; {_IMITATED} games, 12 epochs; 200 held-out games, tokens sampled at temperature 1. Each arm "
+    "differs from `textworld-base` in one setting.",
+    "textworld-base",
+    (
+        _BASE,
+        _imitation("own-names", _IMITATED, 12, renamed=0.0),
+        _imitation("adamw", _IMITATED, 12, optimiser="adamw", learning_rate=2e-3),
+        _imitation("batch-8", _IMITATED, 12, batch=8),
+        _imitation("expert-only", _IMITATED, 12, observation_weight=0.0),
+    ),
+    {"held_out_turns": "turns", "imitation_loss": "loss while learning"},
 )
 
 RECIPE = Experiment(
@@ -260,5 +277,7 @@ STRATIFIED = Experiment(
     },
 )
 
-EXPERIMENTS: Mapping[str, Experiment] = {one.name: one for one in (RECIPE, TRANSFER, EMPG, COMPARATORS, STRATIFIED)}
+EXPERIMENTS: Mapping[str, Experiment] = {
+    one.name: one for one in (IMITATION, RECIPE, TRANSFER, EMPG, COMPARATORS, STRATIFIED)
+}
 """Every experiment by name."""
