@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +127,7 @@ class Pupil:
         self._shown: list[Demonstration] = []
         if plan.imitations:
             self._shown = collect(games, options, seed, self._split, self._pool)
-        self._played = self._tasks_to_play() if plan.reinforcements else []
+        self._played = self._tasks_to_play() if plan.reinforcements else ()
         self.model = self._first_model()
         self._generator = torch.Generator(self.model.device).manual_seed(derive_seed(seed, "train:sampling"))
         self.state = State()
@@ -171,14 +171,14 @@ class Pupil:
                 *(self._split, self._played, self._plan.reinforcements),
             )
 
-    def _tasks_to_play(self) -> list[int]:
+    def _tasks_to_play(self) -> Sequence[int]:
         """Return the numbers of the tasks that reinforcement plays.
 
         Raises:
             ConfigError: All were demonstrated.
         """
         if self._options.repeat_demonstrated or not self._shown:
-            return list(range(self._pool))
+            return range(self._pool)
         shown = {one.task for one in self._shown}
         left = [i for i in range(self._pool) if self._games.task(self._split, i).id not in shown]
         if not left:

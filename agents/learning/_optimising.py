@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from arena import AgentError
 
-__all__ = ["Kind", "Optimiser"]
-
-Kind: TypeAlias = Literal["adamw", "muon"]
+__all__ = ["Optimiser"]
 
 
 class Optimiser:
     """Moves parameters along their gradients.
 
-    Muon replaces a matrix's gradient by the nearest orthogonal matrix, so that all directions are learned at one speed
-    (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982, from which the scale is that makes AdamW's step sizes its
-    own). It is for the matrices within a network: embeddings and output layers are AdamW's, as vectors are.
+    Muon replaces a matrix's momentum by a matrix that is nearly orthogonal, so that all directions are learned at one
+    speed (Jordan et al. 2024; Liu et al. 2025, arXiv 2502.16982, from which the scale is that makes AdamW's step sizes
+    its own). It is for the matrices within a network: embeddings and output layers are AdamW's, as vectors are.
 
     Args:
         parameters: What learns.
@@ -37,7 +35,7 @@ class Optimiser:
         parameters: Sequence[nn.Parameter],
         learning_rate: float,
         weight_decay: float,
-        kind: Kind = "adamw",
+        kind: Literal["adamw", "muon"] = "adamw",
         tables: Sequence[nn.Parameter] = (),
         betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:

@@ -8,30 +8,44 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from arena import ConfigError
+
 from ._demonstrations import Demonstration
 
 __all__ = ["Renaming"]
 
 _COMMON = 0.2
-"""Words in a larger share of the demonstrations are the language and keep their places; the others are names."""
+"""Words in a larger share of the demonstrations are the language, and no names."""
 _word = re.compile(r"[^\W\d_]+|\d+")
 
 
 class Renaming:
     """Puts other names, of those that occur anywhere, in the place of a demonstration's names.
 
-    Every name is exchanged for another one throughout a demonstration, in what was heard and in what was said, and no
-    two for the same. What is left to be learned is to say what was read. Symbol tuning (Wei et al. 2023, arXiv
-    2305.08298) does that with labels.
+    A name is a word that few demonstrations have and that nobody says before having read it: a verb or a fact that has
+    to be known is none. Names are dealt out anew throughout a demonstration, in what was heard and in what was said, no
+    two the same. What is left to be learned is to say what was read. Symbol tuning (Wei et al. 2023, arXiv 2305.08298)
+    does that with labels.
 
     Args:
         shown: All demonstrations.
+
+    Raises:
+        ConfigError: They have no two names.
+
+    Attributes:
+        names: In lower case.
     """
 
     def __init__(self, shown: Sequence[Demonstration]) -> None:
         counts = Counter(word for one in shown for word in {word for text in one.texts() for word in _words(text)})
-        self.names = sorted(word for word, count in counts.items() if count <= _COMMON * len(shown))
-        """Words that are exchanged, in lower case."""
+        rare = {word for word, count in counts.items() if count <= _COMMON * len(shown)}
+        self.names = sorted(rare - {word for one in shown for word in _known(one)})
+        if len(self.names) < 2:
+            raise ConfigError(
+                f"the {len(shown)} demonstrations have no names that could be exchanged, which are words that at most "
+                f"{_COMMON:.0%} of them have, and that are said only where they were read: leave renamed at 0"
+            )
 
     def renamed(self, shown: Demonstration, rng: np.random.Generator) -> Demonstration:
         """Return a demonstration with other names."""
@@ -43,6 +57,15 @@ class Renaming:
             said=tuple(_exchanged(text, names) for text in shown.said),
             success=shown.success,
         )
+
+
+def _known(shown: Demonstration) -> set[str]:
+    """Return the words that were said before they were read."""
+    read, known = set(_words(shown.instructions)), set[str]()
+    for heard, said in zip(shown.heard, shown.said, strict=True):
+        read.update(_words(heard))
+        known.update(word for word in _words(said) if word not in read)
+    return known
 
 
 def _words(text: str) -> list[str]:

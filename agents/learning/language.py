@@ -72,8 +72,8 @@ class DemonstrationOptions(Options):
         ge=0,
         le=1,
         description="Share of the demonstrations, drawn anew in each epoch, in which names (words that few of them "
-        "have) are exchanged for others: a model that starts from nothing learns to read names instead of knowing "
-        "them. For environments where a thing is what it is called.",
+        "have, said only where they were read) are exchanged for others: a model that starts from nothing learns to "
+        "read names instead of knowing them. For environments where a thing is what it is called.",
     )
 
     @pydantic.model_validator(mode="after")
@@ -167,6 +167,8 @@ class LanguageOptions(Options):
             self.objective.check_steps(self.epochs * self.minibatches)
         except ConfigError as error:
             raise ValueError(str(error)) from None
+        if not self.repeat_demonstrated and not self.demonstrations.episodes:
+            raise ValueError("repeat_demonstrated is off, and nothing is demonstrated: leave it on")
         adapted = self.objective.parameters.kind == "lora"
         if adapted and self.objective.needs_reference and self.demonstrations.episodes:
             raise ValueError(

@@ -11,9 +11,14 @@ from typing import BinaryIO
 
 from arena.errors import UsageError
 
-__all__ = ["hold_folder"]
+__all__ = ["LOCK_FILE", "hold_folder", "is_used"]
 
 LOCK_FILE = ".lock"
+
+
+def is_used(folder: Path) -> bool:
+    """Return whether a path is something else than a folder to begin in; a killed process may have left its lock."""
+    return folder.exists() and (not folder.is_dir() or any(path.name != LOCK_FILE for path in folder.iterdir()))
 
 
 @contextmanager

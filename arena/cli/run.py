@@ -25,7 +25,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from arena.cli.folder import hold_folder
+from arena.cli.folder import hold_folder, is_used
 from arena.cli.output import make_console, require_writable
 from arena.cli.show import transcript
 from arena.errors import ConfigError, UsageError
@@ -137,7 +137,7 @@ class _Work:
         self._resuming = resume
         if resume and not folder.is_dir():
             raise UsageError(f"there is no run in {folder} to resume")
-        if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not resume and is_used(folder):
             raise UsageError(f"{folder} is not empty; use another --out, or --resume to go on with that run")
         require_writable(folder)
 

@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from arena.cli.doctor import extra_works
-from arena.cli.folder import hold_folder
+from arena.cli.folder import hold_folder, is_used
 from arena.cli.output import make_console, require_writable
 from arena.curves import require_drawing
 from arena.errors import ConfigError, PrerequisiteError, UsageError
@@ -148,7 +148,7 @@ class _Work:
         self.training, self.folder, self._resuming, self._console = training, folder, resume, console
         if resume and not folder.is_dir():
             raise UsageError(f"there is no training in {folder} to resume")
-        if not resume and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not resume and is_used(folder):
             raise UsageError(f"{folder} is not empty; use another --out, or --resume to go on with that training")
         require_writable(folder)
         self.progress = {name: self._progress(name) for name in training.learners}

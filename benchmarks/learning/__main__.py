@@ -4,13 +4,15 @@
 
 Each arm and seed is an `arena train` of its own, with one thread and its files in OUT/ARM/seed-N; what several arms
 begin with, and arms of several experiments, are trained once. A killed experiment goes on where it was: the same
-command again. What is printed is Markdown, and is written to OUT/EXPERIMENT.md: means over seeds with their 95%
-interval (Student's t), and differences to the reference arm, paired by seed.
+command again, which waits for trainings that outlived it. What is printed is Markdown, and, once no arm is missing,
+written to OUT/EXPERIMENT.md: means over seeds with their 95% interval (Student's t), and differences to the reference
+arm, paired by seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import signal
@@ -22,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from arena.cli.folder import LOCK_FILE
 
 from .experiments import EXPERIMENTS, Arm
 from .report import report
@@ -44,9 +48,48 @@ class Job:
     training: dict[str, Any]
 
     @property
+    def file(self) -> Path:
+        """The training's file."""
+        return self.folder / "training.yaml"
+
+    @property
+    def results(self) -> Path:
+        """Where `arena train` writes."""
+        return self.folder / "results"
+
+    @property
     def is_done(self) -> bool:
         """Whether it has ended."""
-        return (self.folder / "results" / _LEARNER / "final" / "checkpoint.json").is_file()
+        return (self.results / _LEARNER / "final" / "checkpoint.json").is_file()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a process is at it."""
+        try:
+            with (self.results / LOCK_FILE).open("rb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start it, or go on with it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file.write_text(yaml.safe_dump(self.training, sort_keys=False), "utf-8")
+        command = [sys.executable, "-c", "from arena.cli import main; main()", "train", str(self.file)]
+        command += ["--out", str(self.results)]
+        if (self.results / "training.yaml").is_file():
+            command.append("--resume")
+        with (self.folder / "log").open("ab") as log:  # in a session of its own: Ctrl-C is for who started it
+            return subprocess.Popen(
+                command,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                start_new_session=True,
+            )
 
 
 def job(arm: Arm, seed: int, out: Path) -> Job:
@@ -76,48 +119,48 @@ def stages(arms: list[Arm]) -> list[list[Arm]]:
     return [*stages(list(before.values())), arms]
 
 
+def check(jobs: list[Job]) -> None:
+    """Refuse to mix what was trained before with what is defined now.
+
+    Raises:
+        SystemExit: A training has been begun with another definition.
+    """
+    for one in jobs:
+        if one.file.is_file() and yaml.safe_load(one.file.read_text("utf-8")) != one.training:
+            raise SystemExit(f"{one.folder} is of another definition of this arm: remove it, or use another --out")
+
+
 def run(jobs: list[Job], at_once: int) -> list[Job]:
     """Run jobs, some at once, and return those that failed."""
-    waiting, failed = [one for one in jobs if not one.is_done], list[Job]()
-    running: dict[int, tuple[Job, subprocess.Popen[bytes]]] = {}
+    waiting, running, failed = [one for one in jobs if not one.is_done], list[tuple[Job, Any]](), list[Job]()
     total, began_s = len(waiting), time.monotonic()
     try:
         while waiting or running:
-            while waiting and len(running) < at_once:
-                one = waiting.pop(0)
-                running[id(one)] = one, _start(one)
+            free = [one for one in waiting if not one.is_held]
+            for one in free[: at_once - len(running)]:
+                waiting.remove(one)
+                if not one.is_done:
+                    running.append((one, one.start()))
             time.sleep(1)
-            for key, (one, process) in list(running.items()):
-                if process.poll() is None:
-                    continue
-                del running[key]
+            for one, process in [pair for pair in running if pair[1].poll() is not None]:
+                running.remove((one, process))
+                outcome = "done"
                 if process.returncode or not one.is_done:
                     failed.append(one)
+                    outcome = f"FAILED, see {one.folder / 'log'}"
                 done = total - len(waiting) - len(running)
-                outcome = "FAILED, see " + str(one.folder / "log") if one in failed else "done"
                 print(f"{done} of {total} after {time.monotonic() - began_s:.0f} s: {one.name}: {outcome}", flush=True)
     finally:
-        for _, process in running.values():
+        for _, process in running:
             process.terminate()  # it writes a checkpoint and ends
-        for _, process in running.values():
+        for _, process in running:
             process.wait()
     return failed
 
 
-def _start(one: Job) -> subprocess.Popen[bytes]:
-    one.folder.mkdir(parents=True, exist_ok=True)
-    file, results = one.folder / "training.yaml", one.folder / "results"
-    file.write_text(yaml.safe_dump(one.training, sort_keys=False), "utf-8")
-    command = [sys.executable, "-c", "from arena.cli import main; main()", "train", str(file), "--out", str(results)]
-    if (results / "training.yaml").is_file():
-        command.append("--resume")
-    with (one.folder / "log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
 def rows_of(one: Job) -> list[dict[str, float]]:
     """Return the numbers of a training that has ended."""
-    lines = (one.folder / "results" / _LEARNER / "metrics.jsonl").read_text("utf-8").splitlines()
+    lines = (one.results / _LEARNER / "metrics.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
@@ -125,24 +168,41 @@ def main() -> int:
     """Run an experiment."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment", choices=sorted(EXPERIMENTS))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=2, help="trainings at once")
+    parser.add_argument("--seeds", type=_positive, default=5)
+    parser.add_argument("--jobs", type=_positive, default=2, help="trainings at once")
     parser.add_argument("--arms", nargs="+", help="these arms only")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
     given = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that `run` ends what it has started
     experiment, seeds = EXPERIMENTS[given.experiment], range(given.seeds)
-    arms = [one for one in experiment.arms if given.arms is None or one.name in given.arms]
-    for stage in stages(arms):
-        if failed := run([job(arm, seed, given.out) for seed in seeds for arm in stage], given.jobs):
-            break
-    jobs = {arm.name: [job(arm, seed, given.out) for seed in seeds] for arm in arms}
+    arms = {arm.name: arm for arm in experiment.arms}
+    if unknown := set(given.arms or ()) - arms.keys():
+        parser.error(f"no arm {', '.join(sorted(unknown))} (known: {', '.join(arms)})")
+    chosen = [arm for name, arm in arms.items() if given.arms is None or name in given.arms]
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that `run` ends what it has started
+    steps = [[job(arm, seed, given.out) for seed in seeds for arm in stage] for stage in stages(chosen)]
+    check([one for step in steps for one in step])
+    try:
+        failed = next((found for step in steps if (found := run(step, given.jobs))), [])
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    jobs = {name: [job(arm, seed, given.out) for seed in seeds] for name, arm in arms.items()}
     whole = {name: [rows_of(one) for one in some] for name, some in jobs.items() if all(one.is_done for one in some)}
     if whole:
         text = report(experiment, whole)
-        (given.out / f"{experiment.name}.md").write_text(text, "utf-8")
         print(text)
+        if missing := arms.keys() - whole.keys():
+            print(f"not trained from all seeds: {', '.join(sorted(missing))}")
+        else:
+            (given.out / f"{experiment.name}.md").write_text(text, "utf-8")
     return 1 if failed else 0
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
 
 
 if __name__ == "__main__":

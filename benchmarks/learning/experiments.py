@@ -1,7 +1,7 @@
 """What is compared with what.
 
 The model is the embedded one, a Llama of about a million parameters that starts from nothing. Within an experiment all
-arms have the same tasks, seeds, sizes and step sizes, and differ in what their names say.
+arms have the same tasks, seeds and sizes, and differ in what their names and the remark say.
 """
 
 from __future__ import annotations
@@ -119,16 +119,18 @@ _CRITIC: dict[str, Any] = {"data": {"group_size": 1}, "regularisers": [{"kind": 
 _DENSE = {**_EASY, "reward": "progress"}
 _GRPO = _reinforced("grpo", "grpo")
 _REMARK = (
-    f"Games of `w2-o3-q4`; all arms begin with the same imitation of {_IMITATED} games (`textworld-base`), then play "
-    f"{_PLAYED} episodes in {_UPDATES} updates of two steps, group size {_GROUP}, no divergence penalty; 200 held-out "
-    "games, tokens sampled at temperature 1, as they are trained."
+    f"Games of `w2-o3-q4`. Reinforcement begins with the same imitation of {_IMITATED} games (`textworld-base`), whose "
+    f"episodes are not counted again, and plays {_PLAYED} episodes of 1,600 games, those among them, in {_UPDATES} "
+    f"updates of two steps, group size {_GROUP}, no divergence penalty; 200 held-out games, tokens sampled "
+    "at temperature 1, as they are trained."
 )
 
 IMITATION = Experiment(
     "imitation",
     "What helps to learn from few demonstrations",
     f"Games of `w2-o3-q4`; {_IMITATED} games, 12 epochs; 200 held-out games, tokens sampled at temperature 1. Each arm "
-    "differs from `textworld-base` in one setting.",
+    "differs from `textworld-base` in what it is called; `adamw` has a step size of its own (0.002), and `batch-8` "
+    "takes half as many steps.",
     "textworld-base",
     (
         _BASE,
@@ -144,7 +146,8 @@ RECIPE = Experiment(
     "recipe",
     "Imitation, reinforcement, and both",
     f"{_REMARK} `sft-1600` imitates 1,600 games with as many gradient steps as `textworld-base`; `rl` plays from "
-    "nothing. `dense` arms are paid for progress towards the goal.",
+    "nothing. `ppo` arms play an episode each of 64 games an update. `dense` arms are paid for progress towards the "
+    "goal.",
     "textworld-base",
     (
         _BASE,
@@ -192,32 +195,45 @@ EMPG = Experiment(
     "empg",
     "EMPG and its controls",
     f"{_REMARK} `empg` is as published; `token-grpo` is the same without the modulation. `shuffled` deals the "
-    "entropies out at random among turns; `centred` gives the last turn of an episode a bonus too; `zeta` is the "
-    "weight of the bonus (0.1 as published).",
+    "entropies out at random among turns; `zeta` is the weight of the bonus (0.1 as published). The last turn of an "
+    "episode has no next turn and as published no bonus: in `mean` it gets the mean one, in `centred` the others' have "
+    "mean 0.",
     "token-grpo",
     (
         _reinforced("token-grpo", "grpo", aggregation={"kind": "token-mean"}),
         _empg("empg"),
         _empg("empg-shuffled", shuffled=True),
+        _empg("empg-mean", terminal="mean"),
         _empg("empg-centred", terminal="centred"),
         _empg("empg-zeta-0", zeta=0.0),
         _empg("empg-zeta-0.05", zeta=0.05),
         _empg("empg-zeta-0.3", zeta=0.3),
-        _reinforced("dapo", "dapo", **_DAPO_SIZES),
-        _reinforced("empg-dapo", "empg_dapo", **_DAPO_SIZES),
     ),
     {"success": "success while learning", "entropy": "entropy", "held_out_turns": "turns"},
+)
+
+EMPG_DAPO = Experiment(
+    "empg-dapo",
+    "EMPG on DAPO",
+    f"{_REMARK} Under dynamic sampling an update plays up to four rounds; a training ends when the environment steps "
+    "are spent that its planned episodes could have at most.",
+    "dapo",
+    (_reinforced("dapo", "dapo", **_DAPO_SIZES), _reinforced("empg-dapo", "empg_dapo", **_DAPO_SIZES)),
+    {"success": "success while learning", "rounds": "rounds", "entropy": "entropy", "held_out_turns": "turns"},
 )
 
 COMPARATORS = Experiment(
     "comparators",
     "GiGPO, GSPO and both",
-    f"{_REMARK} Clip ranges are the rows' published ones.",
+    f"{_REMARK} All of them take the mean over episodes of the mean over tokens. `gspo` clips as published, "
+    "`gspo-wide` and `gspo-gigpo` as the published combination does, ten times wider; that samples dynamically too, "
+    "which is off here.",
     "grpo",
     (
         _GRPO,
-        _reinforced("gigpo", "gigpo"),
+        _reinforced("gigpo", "gigpo", aggregation={"kind": "sequence-mean"}),
         _reinforced("gspo", "gspo"),
+        _reinforced("gspo-wide", "gspo", gate={"low": 1 - 3e-3, "high": 1 + 4e-3}),
         _reinforced("gspo-gigpo", "gspo_gigpo", data={"group_size": _GROUP, "dynamic_sampling": False}),
     ),
     {"success": "success while learning", "clipped": "clipped", "entropy": "entropy"},
@@ -239,7 +255,7 @@ _SEARCH_BASE = Arm(
     "search-base",
     _SEARCH,
     _QUESTIONS,
-    {**_LOOK_UP, "demonstrations": {**_SHOWN, "episodes": 1200, "epochs": 4}},
+    {**_LOOK_UP, "demonstrations": {**_SHOWN, "episodes": 1200, "epochs": 4, "renamed": 0.0}},
     1200,
 )
 
@@ -273,11 +289,11 @@ STRATIFIED = Experiment(
         "success": "success while learning",
         "held_out_searches": "searches",
         "singleton_strata": "singleton strata",
-        "zero_strata": "zero strata",
+        "zero_variance_strata": "zero strata",
     },
 )
 
 EXPERIMENTS: Mapping[str, Experiment] = {
-    one.name: one for one in (IMITATION, RECIPE, TRANSFER, EMPG, COMPARATORS, STRATIFIED)
+    one.name: one for one in (IMITATION, RECIPE, TRANSFER, EMPG, EMPG_DAPO, COMPARATORS, STRATIFIED)
 }
 """Every experiment by name."""

@@ -14,8 +14,8 @@ MOST_QUERIES, MOST_DOCUMENTS, MOST_CHARACTERS, MOST_WORDS = 4096, 100, 4000, 512
 """Of a request: queries, documents for each, characters and words of each. Search-R1's trainer asks for all episodes of
 a step at once: 512 tasks, five of each."""
 MOST_TOGETHER, MOST_FOUND = 524_288, 51_200
-"""Characters and documents of all queries of a request, which bound its work and its answer: as many words are about
-4 s in 100,000 documents, as many documents about 16 MB."""
+"""Characters and documents of all queries of a request, which bound its work and its answer: words of five letters are
+about 4 s in 100,000 documents, documents of 300 characters about 16 MB."""
 _WORD = re.compile(r"\w+")
 _SHAPE = '{"queries": [text, ...], "topk": 1 to 100 or null, "return_scores": true or false}'
 

@@ -14,6 +14,7 @@ from . import toys
 
 pytest.importorskip("torch")
 
+from arena import ConfigError
 from arena.agents.learning._demonstrations import Demonstration
 from arena.agents.learning._renaming import Renaming
 
@@ -23,7 +24,8 @@ THINGS += ["Henderson's latchkey", "non-euclidean safe", "onion", "pair of headp
 
 def _shown(thing: str, other: str) -> Demonstration:
     heard = (f"Take the {thing} to the {other}.\n\n-= {other.title()} =-\nYou see a {thing}.", f"You have the {thing}.")
-    return Demonstration("train-0", "Play well.", heard, (f"take {thing}", f"put {thing} on {other}"), True)
+    last = f"{'drop' if thing == 'lamp' else 'eat'} {thing}" if other == "onion" else f"put {thing} on {other}"
+    return Demonstration("train-0", "Play well.", heard, (f"take {thing}", last), True)
 
 
 ALL = [_shown(one, other) for one in THINGS for other in THINGS if one != other]
@@ -33,7 +35,7 @@ ALL = [_shown(one, other) for one in THINGS for other in THINGS if one != other]
 def test_one_name_for_one_thing_and_everything_else_as_it_was(shown: Demonstration, seed: int) -> None:
     renaming = Renaming(ALL)
     assert {"key", "4", "café", "lampshade"} <= set(renaming.names)
-    assert not {"take", "the", "play", "you"} & set(renaming.names)
+    assert not {"take", "the", "play", "you", "drop", "eat"} & set(renaming.names)
     other = renaming.renamed(shown, np.random.default_rng(seed))
     assert (other.task, other.instructions, other.success) == (shown.task, shown.instructions, shown.success)
     exchanged: dict[str, str] = {}
@@ -47,6 +49,11 @@ def test_one_name_for_one_thing_and_everything_else_as_it_was(shown: Demonstrati
                 assert name == word
     assert len(set(exchanged.values())) == len(exchanged)
     assert set(exchanged.values()) <= {*renaming.names, *exchanged}
+
+
+def test_demonstrations_without_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match="no names that could be exchanged"):
+        Renaming(ALL[:4])
 
 
 def test_each_epoch_draws_anew_and_as_many_as_were_asked_for() -> None:

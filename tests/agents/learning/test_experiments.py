@@ -1,0 +1,57 @@
+"""The experiments of `benchmarks.learning` can be trained as they are defined, and their tables are right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from arena.training import validate_training
+from benchmarks.learning.__main__ import check, job, stages
+from benchmarks.learning.experiments import EXPERIMENTS, Arm, Experiment
+from benchmarks.learning.report import report
+
+ARMS = {arm.name: arm for one in EXPERIMENTS.values() for stage in stages(list(one.arms)) for arm in stage}
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_every_arm_is_a_training(name: str, tmp_path: Path) -> None:
+    trainer = validate_training(job(ARMS[name], 3, tmp_path).training, name).resolve().make_trainer("learner")
+    assert trainer.updates > 1
+    assert trainer.job.seeds == (3,)
+
+
+def test_an_arm_is_the_same_in_every_experiment() -> None:
+    for one in EXPERIMENTS.values():
+        assert one.reference in {arm.name for arm in one.arms}
+        for stage in stages(list(one.arms)):
+            assert all(ARMS[arm.name] == arm for arm in stage)
+
+
+def test_what_an_arm_begins_with_comes_before_it() -> None:
+    order = [arm.name for stage in stages(list(EXPERIMENTS["transfer"].arms)) for arm in stage]
+    assert order.index("textworld-base") < order.index("grpo") < order.index("hard-from-grpo")
+
+
+def test_another_definition_is_not_mixed_with_what_was_trained(tmp_path: Path) -> None:
+    one = job(ARMS["grpo"], 0, tmp_path)
+    check([one])
+    one.folder.mkdir(parents=True)
+    one.file.write_text("name: other\n")
+    with pytest.raises(SystemExit, match="another definition of this arm"):
+        check([one])
+
+
+def test_differences_are_paired_by_seed() -> None:
+    arms = tuple(Arm(name, "toy", {}, {"turns": 1}, 1) for name in ("one", "two"))
+    about = Experiment("e", "Title", "Remark.", "one", arms, {"success": "learning", "first:held_out_success": "first"})
+
+    def rows(*finals: float) -> list[list[dict[str, float]]]:
+        before = [{"step": 0, "held_out_success": 0.25}, *({"step": i, "success": i / 20} for i in range(1, 21))]
+        return [[*before, {"step": 40, "held_out_success": final}] for final in finals]
+
+    text = report(about, {"one": rows(0.1, 0.5, 0.9), "two": rows(0.2, 0.6, 1.0)})
+    (row,) = [line for line in text.splitlines() if line.startswith("| two |")]
+    assert [cell.strip() for cell in row.split("|")[3:7]] == ["+0.100", "0.775", "0.25", "40"]
+    assert "| 0.500 [" in text
+    assert "two 0.200, 0.600, 1.000" in text
