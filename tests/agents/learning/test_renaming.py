@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 
 import numpy as np
@@ -16,7 +15,9 @@ pytest.importorskip("torch")
 
 from arena import ConfigError
 from arena.agents.learning._demonstrations import Demonstration
+from arena.agents.learning._imitation import Imitation
 from arena.agents.learning._renaming import Renaming
+from arena.agents.learning.language import LanguageOptions
 
 THINGS = ["red key", "Type 4 box", "Oak chest", "limited edition desk", "lamp", "lampshade", "café table", "type L box"]
 THINGS += ["Henderson's latchkey", "non-euclidean safe", "onion", "pair of headphones"]
@@ -57,23 +58,15 @@ def test_demonstrations_without_names_are_refused() -> None:
 
 
 def test_each_epoch_draws_anew_and_as_many_as_were_asked_for() -> None:
-    trainer = toys.learner(
-        env="toy/names-v0",
-        env_options={"tasks": 400},
-        demonstrations={"episodes": 200, "epochs": 3, "batch": 200, "renamed": 0.5},
-        held_out={"episodes": 0},
-        steps=400,
-    )
-    with contextlib.closing(trainer):
-        trainer.begin()
-        phase = toys.pupil_of(trainer)._phase
-        rows = [[phase._row(i, epoch) for i in range(200)] for epoch in (0, 1, 1)]
-        plain = [row for _, row in phase._shown]
-        assert [len(one.ids) for one in rows[1]] == [len(one.ids) for one in rows[2]]
-        assert all(list(one.ids) == list(two.ids) for one, two in zip(rows[1], rows[2], strict=True))
-        changed = [[row is not old for row, old in zip(of_epoch, plain, strict=True)] for of_epoch in rows[:2]]
-        assert changed[0] != changed[1]
-        for of_epoch in changed:
-            assert 70 < sum(of_epoch) < 130
-        trainer.update()
-        assert trainer.update()[0]["imitation_loss"] > 0
+    given = toys.options(demonstrations={"episodes": len(ALL), "epochs": 3, "batch": 50, "renamed": 0.5})
+    model = toys.tiny_model(context=1024)
+    imitation = Imitation(model, LanguageOptions.model_validate(given), 0, ALL, 9)
+    plain = [list(row.ids) for _, row in imitation._shown]
+    first, second, again = ([list(imitation._row(i, epoch).ids) for i in range(len(ALL))] for epoch in (0, 1, 1))
+    assert second == again
+    assert first != second
+    for epoch in (first, second):
+        assert 0.35 < sum(row != old for row, old in zip(epoch, plain, strict=True)) / len(ALL) < 0.65
+    before = model.digest()
+    assert imitation.update(0)["imitation_loss"] > 0
+    assert model.digest() != before
