@@ -158,6 +158,16 @@ def test_a_missing_package_is_named_before_anything_is_trained(here):
     assert not (here / "out").exists()
 
 
+def test_what_was_killed_before_it_began_is_begun_again(here):
+    """A training that was killed while its first learner prepares leaves its lock, which nobody holds, and no more."""
+    (here / "out").mkdir()
+    (here / "out/.lock").touch()
+    assert "no training" in arena("train", "walk.yaml", "--out", "out", "--resume", cwd=here).stderr
+    done = arena("train", "walk.yaml", "--out", "out", cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert not (here / "out/.lock").exists()
+
+
 def test_a_folder_belongs_to_one_training_and_one_process(here):
     process = start("train", "walk.yaml", "--out", "out", "--set", "learners.fast.options.wait_s=0.05", cwd=here)
     wait_for(here / "out/fast/metrics.jsonl", process)
