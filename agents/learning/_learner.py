@@ -177,7 +177,7 @@ class Pupil:
         Raises:
             ConfigError: All were demonstrated.
         """
-        if self._options.repeat_demonstrated or not self._shown:
+        if self._options.repeat_demonstrated:
             return range(self._pool)
         shown = {one.task for one in self._shown}
         left = [i for i in range(self._pool) if self._games.task(self._split, i).id not in shown]

@@ -41,9 +41,9 @@ class Optimiser:
     ) -> None:
         self._parameters = list(parameters)
         others = {id(one) for one in tables}
-        matrices = [one for one in parameters if kind == "muon" and one.ndim == 2 and id(one) not in others]
-        inner = {id(one) for one in matrices}
-        rest = [one for one in parameters if id(one) not in inner]
+        matrices, rest = list[nn.Parameter](), list[nn.Parameter]()
+        for one in self._parameters:
+            (matrices if kind == "muon" and one.ndim == 2 and id(one) not in others else rest).append(one)
         self._parts: list[torch.optim.Optimizer] = []
         if matrices:
             muon = torch.optim.Muon(

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from typing import Any
 import yaml
 
 from arena.cli.folder import LOCK_FILE
+from arena.learning import read_rows
 
 from .experiments import EXPERIMENTS, Arm
 from .report import report
@@ -158,12 +158,6 @@ def run(jobs: list[Job], at_once: int) -> list[Job]:
     return failed
 
 
-def rows_of(one: Job) -> list[dict[str, float]]:
-    """Return the numbers of a training that has ended."""
-    lines = (one.results / _LEARNER / "metrics.jsonl").read_text("utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
 def main() -> int:
     """Run an experiment."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -187,7 +181,11 @@ def main() -> int:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
     jobs = {name: [job(arm, seed, given.out) for seed in seeds] for name, arm in arms.items()}
-    whole = {name: [rows_of(one) for one in some] for name, some in jobs.items() if all(one.is_done for one in some)}
+    whole = {
+        name: [read_rows(one.results / _LEARNER, one.training["seeds"]) for one in some]
+        for name, some in jobs.items()
+        if all(one.is_done for one in some)
+    }
     if whole:
         text = report(experiment, whole)
         print(text)

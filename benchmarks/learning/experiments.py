@@ -113,9 +113,13 @@ def _reinforced(
     return Arm(name, _TEXTWORLD, env_options, chosen, _PLAYED, base)
 
 
-_ALONE = {"tasks": _PLAY["tasks"] * _GROUP}
-"""As many episodes, none of which has a group."""
-_CRITIC: dict[str, Any] = {"data": {"group_size": 1}, "regularisers": [{"kind": "value"}]}
+_CRITIC: dict[str, Any] = {
+    "options": {"tasks": _PLAY["tasks"] * _GROUP},
+    "data": {"group_size": 1},
+    "returns": {"kl": 0.0},
+    "regularisers": [{"kind": "value"}],
+}
+"""As many episodes, each of a game of its own, and values instead of comparisons."""
 _DENSE = {**_EASY, "reward": "progress"}
 _GRPO = _reinforced("grpo", "grpo")
 _REMARK = (
@@ -155,17 +159,10 @@ RECIPE = Experiment(
         _reinforced("rl", "grpo", base=None),
         _GRPO,
         _reinforced("rloo", "rloo", returns={"kl": 0.0}),
-        _reinforced("ppo", "ppo", options=_ALONE, returns={"kl": 0.0}, **_CRITIC),
-        _reinforced("ppo-multiturn", "ppo_multiturn", options=_ALONE, returns={"kl": 0.0}, **_CRITIC),
+        _reinforced("ppo", "ppo", **_CRITIC),
+        _reinforced("ppo-multiturn", "ppo_multiturn", **_CRITIC),
         _reinforced("grpo-dense", "grpo", env_options=_DENSE),
-        _reinforced(
-            "ppo-multiturn-dense",
-            "ppo_multiturn",
-            env_options=_DENSE,
-            options=_ALONE,
-            returns={"kl": 0.0},
-            **_CRITIC,
-        ),
+        _reinforced("ppo-multiturn-dense", "ppo_multiturn", env_options=_DENSE, **_CRITIC),
     ),
     {"success": "success while learning", "held_out_turns": "turns", "entropy": "entropy"},
 )
@@ -184,8 +181,8 @@ TRANSFER = Experiment(
 )
 
 
-def _empg(name: str, algorithm: str = "empg", **changes: Any) -> Arm:
-    return _reinforced(name, algorithm, modulation=[{"kind": "empg", **changes}])
+def _empg(name: str, **changes: Any) -> Arm:
+    return _reinforced(name, "empg", modulation=[{"kind": "empg", **changes}])
 
 
 _DAPO_SIZES = {"returns": {"overlong": None}}
