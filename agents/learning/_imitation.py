@@ -15,7 +15,7 @@ from arena import ConfigError, Limits, derive_seed, stream
 from ._demonstrations import Demonstration, demonstrate, imitation_row, recorded
 from ._games import Games, Order
 from ._models.model import LanguageModel
-from ._models.scoring import Row, micro_batches, score
+from ._models.scoring import Row, micro_batches, score, shares_openings
 from ._optimising import Optimiser
 from ._renaming import Renaming
 
@@ -132,7 +132,7 @@ class Imitation:
         self, model: LanguageModel, options: LanguageOptions, seed: int, shown: Sequence[Demonstration], updates: int
     ) -> None:
         self._model, self._seed, self._updates = model, seed, updates
-        self._options, self._budget = options.demonstrations, options.micro_batch_tokens
+        self._options, self._budget = options.demonstrations, options.budget_tokens(model.device.type)
         self._max_norm = options.max_grad_norm
         found = [(one, imitation_row(model, one, model.context)) for one in shown]
         self._shown = [(one, row) for one, row in found if row is not None]
@@ -183,7 +183,7 @@ class Imitation:
         heard = sum(len(row.ids) - 1 for row in rows) - said
         total = 0.0
         self.optimiser.clear()
-        for batch in micro_batches(targets, self._budget):
+        for batch in micro_batches(targets, self._budget, shared=shares_openings(self._model)):
             log_probs = score(self._model, batch, 1.0)[0]
             is_said = torch.cat([_are_in(rows[i].sampled, targets[i].sampled) for i in batch.rows]).to(log_probs.device)
             weights = torch.where(is_said, 1.0, weight) / (said + weight * heard)

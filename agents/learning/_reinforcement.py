@@ -14,7 +14,7 @@ from arena import ConfigError, EnvError, derive_seed, stream
 from ._experience import Experience, gather
 from ._games import Games, Order
 from ._models.model import Critic, LanguageModel
-from ._models.scoring import micro_batches, score, values
+from ._models.scoring import MicroBatch, Row, micro_batches, score, shares_openings, values
 from ._objective import control, loss
 from ._optimising import Optimiser
 from ._rollout import Episode, Failed, RolloutSettings, about, play
@@ -191,13 +191,13 @@ class Reinforcement:
 
     def _log_probs(self, model: LanguageModel, experience: Experience) -> Tensor:
         found = torch.empty_like(experience.units.behaviour)
-        for batch in micro_batches(experience.rows, self._options.micro_batch_tokens, experience.owner):
+        for batch in self._micro_batches(experience.rows, experience.owner):
             found[batch.units] = score(model, batch, self._options.temperature)[0].cpu()
         return found
 
     def _values(self, critic: Critic, experience: Experience) -> tuple[Tensor, Tensor]:
         before, last = torch.empty_like(experience.units.behaviour), torch.empty(experience.units.episodes)
-        for batch in micro_batches(experience.rows, self._options.micro_batch_tokens, experience.owner):
+        for batch in self._micro_batches(experience.rows, experience.owner):
             of_units, of_rows = values(critic, batch)
             before[batch.units] = of_units.cpu()
             for row, value in zip(batch.rows, of_rows.cpu(), strict=True):
@@ -224,7 +224,7 @@ class Reinforcement:
             self.critic_optimiser.clear()
         sums: dict[str, Tensor] = {}
         entropy = drift = 0.0
-        for batch in micro_batches(rows, self._options.micro_batch_tokens, owner):
+        for batch in self._micro_batches(rows, owner):
             log_probs, entropies = score(self._model, batch, self._options.temperature)
             value = None if self.critic is None else values(self.critic, batch)[0].cpu()
             total, statistics = loss.loss(
@@ -250,6 +250,10 @@ class Reinforcement:
         if self.critic is not None:
             numbers["critic_grad_norm"] = self.critic_optimiser.step(self._options.max_grad_norm)
         return numbers
+
+    def _micro_batches(self, rows: Sequence[Row], owner: Sequence[int]) -> list[MicroBatch]:
+        budget = self._options.budget_tokens(self._model.device.type)
+        return micro_batches(rows, budget, owner, shared=shares_openings(self._model))
 
 
 def _require_strata(key: str | None, games: Games) -> None:

@@ -136,8 +136,11 @@ class LanguageOptions(Options):
     minibatches: int = Field(1, ge=1, description="Parts into which each pass divides the episodes.")
     max_grad_norm: float = Field(1.0, gt=0, description="Largest gradient norm.")
     weight_decay: float = Field(0.0, ge=0, description="Of AdamW in reinforcement.")
-    micro_batch_tokens: int = Field(
-        16384, ge=64, description="Most tokens in one pass through the network; smaller ones need less memory."
+    micro_batch_tokens: int | None = Field(
+        None,
+        ge=64,
+        description="Most tokens in one pass through the network, what rows begin with in common counted once; smaller "
+        "ones need less memory. 2,048 on a CPU and 16,384 elsewhere if null.",
     )
     held_out: HeldOutOptions = Field(HeldOutOptions(), description="Evaluation.")
     threads: int | None = Field(None, ge=1, description="Threads of PyTorch; its own choice where absent.")
@@ -179,6 +182,10 @@ class LanguageOptions(Options):
         if self.minibatches > episodes:
             raise ValueError(f"{self.minibatches} minibatches of {episodes} episodes; at most one an episode")
         return self
+
+    def budget_tokens(self, device: str) -> int:
+        """Return the most tokens in one pass on that type of device: on a CPU what its caches hold."""
+        return self.micro_batch_tokens or (2_048 if device == "cpu" else 16_384)
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ _SHOWN = {"batch": 4, "optimiser": "muon", "learning_rate": 8e-3, "weight_decay"
 _SHOWN |= {"observation_weight": 0.3, "renamed": 0.7}
 _PLAY = {
     "model": _TINY,
-    "pool": 1600,
+    "pool": 1664,
     "turns": 8,
     "new_tokens": 20,
     "tasks": 8,
@@ -84,9 +84,10 @@ _PLAY = {
     "minibatches": 2,
     "held_out": {"episodes": 200, "every": 20, "temperature": 1.0},
 }
-_UPDATES, _GROUP = 40, 8
+_UPDATES, _GROUP = 20, 8
 _PLAYED = _UPDATES * _PLAY["tasks"] * _GROUP
-_IMITATED = 400
+_IMITATED = 384
+_BOTH = _IMITATED + _PLAYED
 
 
 def _imitation(name: str, episodes: int, epochs: int, **changes: Any) -> Arm:
@@ -105,12 +106,13 @@ def _reinforced(
     env_options: Settings = _EASY,
     base: Arm | None = _BASE,
     options: Settings | None = None,
+    episodes: int = _PLAYED,
     **slots: Any,
 ) -> Arm:
     """Return reinforcement on games; `slots` are those of the objective."""
     objective = {"data": {"group_size": _GROUP}, "regularisers": [], **slots}
     chosen = {**_PLAY, "algorithm": algorithm, "objective": objective, **(options or {})}
-    return Arm(name, _TEXTWORLD, env_options, chosen, _PLAYED, base)
+    return Arm(name, _TEXTWORLD, env_options, chosen, episodes, base)
 
 
 _CRITIC: dict[str, Any] = {
@@ -124,7 +126,7 @@ _DENSE = {**_EASY, "reward": "progress"}
 _GRPO = _reinforced("grpo", "grpo")
 _REMARK = (
     f"Games of `w2-o3-q4`. Reinforcement begins with the same imitation of {_IMITATED} games (`textworld-base`), whose "
-    f"episodes are not counted again, and plays {_PLAYED} episodes of 1,600 games, those among them, in {_UPDATES} "
+    f"episodes are not counted again, and plays {_PLAYED} episodes of {_PLAY['pool']:,} games, those among them, in {_UPDATES} "
     f"updates of two steps, group size {_GROUP}, no divergence penalty; 200 held-out games, tokens sampled "
     "at temperature 1, as they are trained."
 )
@@ -149,14 +151,14 @@ IMITATION = Experiment(
 RECIPE = Experiment(
     "recipe",
     "Imitation, reinforcement, and both",
-    f"{_REMARK} `sft-1600` imitates 1,600 games with as many gradient steps as `textworld-base`; `rl` plays from "
-    "nothing. `ppo` arms play an episode each of 64 games an update. `dense` arms are paid for progress towards the "
+    f"{_REMARK} At the same {_BOTH} episodes, `sft-{_BOTH}` only imitates, with 1,248 gradient steps where "
+    "`textworld-base` takes 1,152, and `rl` only plays. `ppo` arms play an episode each of 64 games an update. `dense` arms are paid for progress towards the "
     "goal.",
     "textworld-base",
     (
         _BASE,
-        _imitation("sft-1600", 1600, 3),
-        _reinforced("rl", "grpo", base=None),
+        _imitation(f"sft-{_BOTH}", _BOTH, 3),
+        _reinforced("rl", "grpo", base=None, episodes=_BOTH),
         _GRPO,
         _reinforced("rloo", "rloo", returns={"kl": 0.0}),
         _reinforced("ppo", "ppo", **_CRITIC),

@@ -26,6 +26,8 @@ __all__ = ["MicroBatch", "Row", "micro_batches", "score", "values"]
 
 _LOGITS_AT_ONCE = 2**25
 """Most logits, u V, that are held at once; 128 MiB in float32."""
+_SIMILAR, _ENOUGH = 0.75, 0.25
+"""Where this share of the budget is used, rows that are shorter than this share of the longest one are not added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,29 +72,97 @@ class MicroBatch:
 
 
 def micro_batches(
-    rows: Sequence[Row], budget_tokens: int, keep_together: Sequence[int] | None = None
+    rows: Sequence[Row],
+    budget_tokens: int,
+    keep_together: Sequence[int] | None = None,
+    *,
+    shared: bool = False,
 ) -> list[MicroBatch]:
     """Return all rows in micro-batches of similar lengths.
 
     Args:
         rows: The rows.
-        budget_tokens: Most tokens of a micro-batch, R L, padding included. One set of rows that must stay together may
-            be larger, and is then alone.
+        budget_tokens: Most tokens of a micro-batch that are computed, padding included. One set of rows that must stay
+            together may be larger, and is then alone.
         keep_together: A number for each row, such as its episode; rows with the same one get into the same micro-batch.
+        shared: Whether what rows begin with in common is computed once, as `score` does where it can: such rows lie side
+            by side, and what they share counts once.
     """
     sets: dict[int, list[int]] = {}
     for index in range(len(rows)):
         sets.setdefault(index if keep_together is None else keep_together[index], []).append(index)
-    longest = {key: max(len(rows[i].ids) for i in members) for key, members in sets.items()}
-    chunks: list[list[int]] = []
-    width = 0
-    for key in sorted(sets, key=lambda key: (-longest[key], sets[key][0])):
-        if not chunks or (len(chunks[-1]) + len(sets[key])) * width > budget_tokens:
-            chunks.append([])
-            width = longest[key]
-        chunks[-1] += sets[key]
+    chunks: list[_Chunk] = []
+    for one in _in_order([_Chunk.of(rows, members, shared) for members in sets.values()], shared):
+        joined = one.behind(chunks[-1]) if chunks else one
+        if chunks and joined.tokens() <= budget_tokens and not chunks[-1].is_enough(budget_tokens, one.longest):
+            chunks[-1] = joined
+        else:
+            chunks.append(one)
     starts = [0, *accumulate(len(row.sampled) for row in rows)]
-    return [_padded(rows, sorted(chunk), starts) for chunk in chunks]
+    return [_padded(rows, sorted(chunk.members), starts) for chunk in chunks]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Rows that are computed at once.
+
+    Attributes:
+        members: Which ones.
+        openings: What they begin with, as far as it can be shared.
+        longest: Tokens of the longest row.
+        opening: Of the longest opening.
+        rest: Of the longest row's end that is not shared.
+    """
+
+    members: tuple[int, ...]
+    openings: frozenset[tuple[int, ...]]
+    longest: int
+    opening: int
+    rest: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Row], members: Sequence[int], shared: bool) -> _Chunk:
+        """Return some rows."""
+        longest = max(len(rows[i].ids) for i in members)
+        if not shared:
+            return cls(tuple(members), frozenset(), longest, 0, longest)
+        openings = [_opening(rows[i]) for i in members]
+        rest = max(len(rows[i].ids) - len(opening) for i, opening in zip(members, openings, strict=True))
+        return cls(tuple(members), frozenset(openings), longest, max(map(len, openings)), rest)
+
+    def behind(self, other: _Chunk) -> _Chunk:
+        """Return the rows of both."""
+        return _Chunk(
+            other.members + self.members,
+            other.openings | self.openings,
+            max(other.longest, self.longest),
+            max(other.opening, self.opening),
+            max(other.rest, self.rest),
+        )
+
+    def tokens(self) -> int:
+        """Return how many tokens are computed."""
+        rows = len(self.members)
+        return min(rows * self.longest, len(self.openings) * self.opening + rows * self.rest)
+
+    def is_enough(self, budget_tokens: int, longest: int) -> bool:
+        """Return whether a row of that length would be padded too much to join what is large enough already."""
+        return longest < _SIMILAR * self.longest and self.tokens() >= _ENOUGH * budget_tokens
+
+
+def _in_order(sets: Sequence[_Chunk], shared: bool) -> list[_Chunk]:
+    """Return sets of rows, longest first; those that begin alike one after the other."""
+    families: dict[object, list[_Chunk]] = {}
+    for number, one in enumerate(sets):
+        families.setdefault(one.openings if shared else number, []).append(one)
+    ordered = sorted(families.values(), key=lambda family: -max(one.longest for one in family))
+    return [one for family in ordered for one in sorted(family, key=lambda one: -one.longest)]
+
+
+def _opening(row: Row) -> tuple[int, ...]:
+    """Return all that stands before what a row's first unit is predicted from."""
+    first = row.sampled[0] if len(row.sampled) else len(row.ids)
+    return tuple(row.ids[: max(0, first - 1)])
 
 
 def _padded(rows: Sequence[Row], chunk: Sequence[int], starts: Sequence[int]) -> MicroBatch:

@@ -1,4 +1,5 @@
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -86,13 +87,14 @@ def test_gradients_do_not_depend_on_the_split_into_micro_batches(monkeypatch: py
     sizes=st.lists(st.tuples(st.integers(2, 30), st.integers(0, 4)), min_size=1, max_size=20),
     budget=st.integers(1, 120),
     together=st.booleans(),
+    shared=st.booleans(),
 )
 def test_micro_batches_hold_each_unit_once_and_keep_their_budget(
-    sizes: list[tuple[int, int]], budget: int, together: bool
+    sizes: list[tuple[int, int]], budget: int, together: bool, shared: bool
 ) -> None:
     rows = [Row([*range(100 * i, 100 * i + size)], list(range(1, size))) for i, (size, _) in enumerate(sizes)]
     episodes = [episode for _, episode in sizes]
-    batches = micro_batches(rows, budget, episodes if together else None)
+    batches = micro_batches(rows, budget, episodes if together else None, shared=shared)
     assert sorted(row for batch in batches for row in batch.rows) == list(range(len(rows)))
     flat = [i for row in rows for i in row.ids[1:]]
     for batch in batches:
@@ -106,6 +108,22 @@ def test_micro_batches_hold_each_unit_once_and_keep_their_budget(
             {i for i, batch in enumerate(batches) for row in batch.rows if episodes[row] == e} for e in set(episodes)
         ]
         assert all(len(home) == 1 for home in homes)
+
+
+def test_rows_that_begin_alike_lie_side_by_side_and_what_they_share_counts_once() -> None:
+    def group(task: int, sizes: Sequence[int]) -> list[Row]:
+        return [Row([*[task] * 50, *range(size)], range(50, 50 + size)) for size in sizes]
+
+    rows = [row for pair in zip(group(1, [10, 8, 9, 10]), group(2, [9, 9, 10, 8]), strict=True) for row in pair]
+    assert [batch.rows for batch in micro_batches(rows, 100, shared=True)] == [(0, 2, 4, 6), (1, 3, 5, 7)]
+    assert len(micro_batches(rows, 100)) == 8
+    assert len(micro_batches(rows, 200, shared=True)) == 1  # two openings of 49, and eight rests of at most 11
+
+
+def test_short_rows_are_not_padded_to_long_ones_where_there_is_enough_without_them() -> None:
+    rows = [Row(range(size), [1]) for size in (40, 38, 20, 19)]
+    assert [batch.rows for batch in micro_batches(rows, 200)] == [(0, 1), (2, 3)]
+    assert [batch.rows for batch in micro_batches(rows, 1000)] == [(0, 1, 2, 3)]
 
 
 def test_a_critic_values_contexts_before_units_and_the_ends_of_rows() -> None:
