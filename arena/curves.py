@@ -127,7 +127,7 @@ def draw_curves(title: str, curves: Mapping[str, Mapping[str, Curve]], labels: M
     last = max(float(curve.steps[-1]) for each in curves.values() for curve in each.values())
     for panel, (name, each) in zip(panels, curves.items(), strict=False):
         _draw_panel(panel, each, styles)
-        panel.set_xlim(0, 1.02 * last)
+        panel.set_xlim(0, 1.02 * last or 1)
         panel.set_ylabel(labels[name])
     for empty in panels[len(curves) :]:
         empty.remove()

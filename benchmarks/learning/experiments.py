@@ -126,8 +126,8 @@ _DENSE = {**_EASY, "reward": "progress"}
 _GRPO = _reinforced("grpo", "grpo")
 _REMARK = (
     f"Games of `w2-o3-q4`. Reinforcement begins with the same imitation of {_IMITATED} games (`textworld-base`), whose "
-    f"episodes are not counted again, and plays {_PLAYED} episodes of {_PLAY['pool']:,} games, those among them, in {_UPDATES} "
-    f"updates of two steps, group size {_GROUP}, no divergence penalty; 200 held-out games, tokens sampled "
+    f"episodes are not counted again, and plays {_PLAYED} episodes of {_PLAY['pool']:,} games, those among them, in "
+    f"{_UPDATES} updates of two steps, group size {_GROUP}, no divergence penalty; 200 held-out games, tokens sampled "
     "at temperature 1, as they are trained."
 )
 
@@ -152,8 +152,8 @@ RECIPE = Experiment(
     "recipe",
     "Imitation, reinforcement, and both",
     f"{_REMARK} At the same {_BOTH} episodes, `sft-{_BOTH}` only imitates, with 1,248 gradient steps where "
-    "`textworld-base` takes 1,152, and `rl` only plays. `ppo` arms play an episode each of 64 games an update. `dense` arms are paid for progress towards the "
-    "goal.",
+    "`textworld-base` takes 1,152, and `rl` only plays. `ppo` arms play an episode each of 64 games an update. `dense` "
+    "arms are paid for progress towards the goal.",
     "textworld-base",
     (
         _BASE,

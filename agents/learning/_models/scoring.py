@@ -85,8 +85,8 @@ def micro_batches(
         budget_tokens: Most tokens of a micro-batch that are computed, padding included. One set of rows that must stay
             together may be larger, and is then alone.
         keep_together: A number for each row, such as its episode; rows with the same one get into the same micro-batch.
-        shared: Whether what rows begin with in common is computed once, as `score` does where it can: such rows lie side
-            by side, and what they share counts once.
+        shared: Whether what rows begin with in common is computed once, as `score` does where it can: such rows lie
+            side by side, and what they share counts once.
     """
     sets: dict[int, list[int]] = {}
     for index in range(len(rows)):
