@@ -138,6 +138,9 @@ class Games(abc.ABC):
     def prepare(self, tasks: Sequence[Task]) -> None:  # noqa: B027 - optional: a server prepares on its own
         """Do the slow one-time work of tasks."""
 
+    def expect(self, tasks: Sequence[Task]) -> None:  # noqa: B027 - optional: a server prepares on its own
+        """Do that work in the background: these are played before long."""
+
     @abc.abstractmethod
     def begin(self, orders: Sequence[Order], limits: Limits) -> list[Game | ArenaError]:
         """Begin episodes."""
@@ -178,6 +181,8 @@ class LocalGames(Games):
         self._own: Environment = make(env, options)
         self.spec, self.options = self._own.spec, self._own.options.model_dump(mode="json")
         self._sets: dict[str, Taskset] = {}
+        self._ahead = ThreadPoolExecutor(1, "arena-prepare")
+        self._expected: set[tuple[str, str]] = set()
 
     def size(self, split: str) -> int:
         """Return the number of tasks in a split."""
@@ -193,6 +198,13 @@ class LocalGames(Games):
             for done, _ in enumerate(pool.map(self._own.prepare, tasks), 1):
                 self.tell("tasks prepared", done, len(tasks))
 
+    def expect(self, tasks: Sequence[Task]) -> None:
+        """Prepare tasks in the background, one at a time; what fails is said where they are played."""
+        for task in tasks:
+            if (task.split, task.id) not in self._expected:
+                self._expected.add((task.split, task.id))
+                self._ahead.submit(self._own.prepare, task)
+
     def begin(self, orders: Sequence[Order], limits: Limits) -> list[Game | ArenaError]:
         """Begin episodes."""
         return [self._begin(order, limits) for order in orders]
@@ -202,7 +214,8 @@ class LocalGames(Games):
         return [self._step(game, action) for game, action in actions]
 
     def close(self) -> None:
-        """Close the environment that answers questions about tasks."""
+        """Close the environment that answers questions about tasks, and leave the rest of what is expected undone."""
+        self._ahead.shutdown(cancel_futures=True)
         self._own.close()
 
     def _taskset(self, split: str) -> Taskset:

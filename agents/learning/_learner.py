@@ -22,7 +22,7 @@ from ._imitation import Imitation, collect, first_sights
 from ._models.model import LanguageModel
 from ._models.settings import LoraOptions
 from ._objective.settings import Objective
-from ._reinforcement import Reinforcement, rollout_settings
+from ._reinforcement import Reinforcement, TaskPool, rollout_settings
 from ._rollout import Episode, Failed, about, play
 from ._speech import Speech
 
@@ -127,7 +127,8 @@ class Pupil:
         self._shown: list[Demonstration] = []
         if plan.imitations:
             self._shown = collect(games, options, seed, self._split, self._pool)
-        self._played = self._tasks_to_play() if plan.reinforcements else ()
+        played = self._tasks_to_play() if plan.reinforcements else ()
+        self._tasks = TaskPool(games, self._split, played, seed, options.tasks, plan.reinforcements)
         self.model = self._first_model()
         self._generator = torch.Generator(self.model.device).manual_seed(derive_seed(seed, "train:sampling"))
         self.state = State()
@@ -154,6 +155,7 @@ class Pupil:
         if number == self._plan.imitations:
             self._enter("reinforcement")
         if isinstance(self._phase, Imitation):
+            self._tasks.look_ahead(0)
             self.state.steps = self._phase.steps * (number + 1) // self._plan.imitations
             return self._phase.update(number)
         steps, numbers = self._phase.update(number - self._plan.imitations, self._generator)
@@ -167,8 +169,7 @@ class Pupil:
             self._phase = Imitation(self.model, self._options, self.seed, self._shown, self._plan.imitations)
         else:
             self._phase = Reinforcement(
-                *(self.model, self._games, self._options, self.seed),
-                *(self._split, self._played, self._plan.reinforcements),
+                self.model, self._games, self._options, self.seed, self._tasks, self._plan.reinforcements
             )
 
     def _tasks_to_play(self) -> Sequence[int]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from arena import ConfigError, EnvError, derive_seed, stream
+from arena import ConfigError, EnvError, Task, derive_seed, stream
 
 from ._experience import Experience, gather
 from ._games import Games, Order
@@ -22,7 +22,10 @@ from ._rollout import Episode, Failed, RolloutSettings, about, play
 if TYPE_CHECKING:
     from .language import LanguageOptions
 
-__all__ = ["Reinforcement", "rollout_settings"]
+__all__ = ["Reinforcement", "TaskPool", "rollout_settings"]
+
+_AHEAD = 64
+"""Tasks are prepared so many updates before they are played, if there is time."""
 
 
 def rollout_settings(options: LanguageOptions, model: LanguageModel, temperature: float) -> RolloutSettings:
@@ -39,6 +42,37 @@ def rollout_settings(options: LanguageOptions, model: LanguageModel, temperature
     )
 
 
+class TaskPool:
+    """The tasks that reinforcement draws from.
+
+    Args:
+        games: Whose they are.
+        split: Of which split.
+        numbers: Which of the split's tasks.
+        seed: The learner's root seed.
+        tasks: So many an update.
+        updates: So many updates.
+    """
+
+    def __init__(self, games: Games, split: str, numbers: Sequence[int], seed: int, tasks: int, updates: int) -> None:
+        self._games, self._split, self._numbers, self._seed = games, split, numbers, seed
+        self._tasks, self._updates, self._expected = tasks, updates, 0
+
+    def draw(self, update: int, rounds: int = 1) -> list[Task]:
+        """Return the tasks of some rounds of an update; none is there twice before all are there once."""
+        rng, count = stream(self._seed, f"train:tasks:{update}"), rounds * self._tasks
+        passes = -(-count // len(self._numbers))
+        drawn = [self._numbers[i] for _ in range(passes) for i in rng.permutation(len(self._numbers))][:count]
+        return [self._games.task(self._split, i) for i in drawn]
+
+    def look_ahead(self, update: int) -> None:
+        """Let the tasks of updates from this one on, those of first rounds, be prepared in the background."""
+        end = min(update + _AHEAD, self._updates)
+        for number in range(max(update, self._expected), end):
+            self._games.expect(self.draw(number))
+        self._expected = max(end, self._expected)
+
+
 class Reinforcement:
     """The second phase of a learner.
 
@@ -47,8 +81,7 @@ class Reinforcement:
         games: Where it plays.
         options: How.
         seed: The learner's root seed.
-        split: Where the tasks come from.
-        pool: Numbers of the split's tasks that are played.
+        pool: What is played.
         updates: In how many updates.
 
     Raises:
@@ -67,12 +100,11 @@ class Reinforcement:
         games: Games,
         options: LanguageOptions,
         seed: int,
-        split: str,
-        pool: Sequence[int],
+        pool: TaskPool,
         updates: int,
     ) -> None:
         self._model, self._games, self._options, self._seed = model, games, options, seed
-        self._split, self._pool, self._updates = split, pool, updates
+        self._pool, self._updates = pool, updates
         self._objective = options.objective
         _require_strata(self._objective.stratum_key, games)
         self.version = 0
@@ -94,6 +126,7 @@ class Reinforcement:
             EnvError: No group could be played to its end.
         """
         episodes, played, numbers = self._collect(number, generator)
+        self._pool.look_ahead(number + 1)
         experience = self._scored(
             gather(
                 episodes,
@@ -122,7 +155,7 @@ class Reinforcement:
         """
         data, wanted = self._objective.data, self._options.tasks
         most = data.max_rounds if data.dynamic_sampling else 1
-        tasks = self._draw(number, wanted * most)
+        tasks = self._pool.draw(number, most)
         kept, everything, failed, rounds = list[list[Episode]](), list[Episode](), list[Failed](), 0
         while rounds < most and len(kept) < wanted:
             missing = wanted - len(kept)
@@ -138,18 +171,12 @@ class Reinforcement:
         numbers = {**about(everything), "failed": len(failed), "rounds": rounds}
         return episodes, sum(len(one.turns) - one.refused for one in everything), numbers
 
-    def _draw(self, number: int, count: int) -> list[int]:
-        """Return the numbers of so many tasks; none is there twice before all are there once."""
-        rng = stream(self._seed, f"train:tasks:{number}")
-        rounds = -(-count // len(self._pool))
-        return [self._pool[i] for _ in range(rounds) for i in rng.permutation(len(self._pool))][:count]
-
-    def _orders(self, number: int, round: int, tasks: Sequence[int]) -> list[Order]:
+    def _orders(self, number: int, round: int, tasks: Sequence[Task]) -> list[Order]:
         """Return the episodes of each task's group: the same task and seed, so that only the model's words differ."""
         orders = []
-        for place, index in enumerate(tasks):
+        for place, task in enumerate(tasks):
             seed = derive_seed(self._seed, f"episode:{number}:{round}:{place}")
-            order = Order(self._games.task(self._split, index), seed, round * self._options.tasks + place)
+            order = Order(task, seed, round * self._options.tasks + place)
             orders += [order] * self._objective.data.group_size
         return orders
 

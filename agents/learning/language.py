@@ -126,7 +126,7 @@ class LanguageOptions(Options):
         description="When an episode outgrows the context: cut it off, or go on in a new context with the opening and "
         "the latest turns. Nothing is ever left out of what a token was sampled from.",
     )
-    window_turns: int = Field(4, ge=0, description="Past turns that a new context begins with, where they fit.")
+    window_turns: int = Field(4, ge=1, description="Past turns that a new context begins with, where they fit.")
     list_legal: bool = Field(False, description="Append the legal actions, where they are listed, to observations.")
     concurrency: int = Field(64, ge=1, description="Episodes that are played at once.")
     server: str | None = Field(None, description="Play on this Arena server; in this process where absent.")

@@ -27,6 +27,7 @@ import yaml
 from arena.cli.folder import LOCK_FILE
 from arena.learning import read_rows
 
+from . import relations
 from .experiments import EXPERIMENTS, Arm
 from .report import report
 
@@ -175,6 +176,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that `run` ends what it has started
     steps = [[job(arm, seed, given.out) for seed in seeds for arm in stage] for stage in stages(chosen)]
     check([one for step in steps for one in step])
+    relations.write(given.out / "data")
+    os.environ["ARENA_SEARCH_DATA"] = str((given.out / "data").resolve())
     try:
         failed = next((found for step in steps if (found := run(step, given.jobs))), [])
     except KeyboardInterrupt:

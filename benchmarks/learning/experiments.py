@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import relations
+
 __all__ = ["EXPERIMENTS", "Arm", "Experiment"]
 
 Settings = Mapping[str, Any]
@@ -221,6 +223,45 @@ EMPG_DAPO = Experiment(
     {"success": "success while learning", "rounds": "rounds", "entropy": "entropy", "held_out_turns": "turns"},
 )
 
+# -- household: one thing to be found and put somewhere ---------------------------------------------------------------
+
+_HOUSEHOLD = "text/alfworld-v0"
+_PUT = {"task_types": ["pick_and_place_simple"]}
+_AT_HOME = {**_PLAY, "pool": 256, "turns": 12}
+_AT_HOME["held_out"] = {"split": "valid_unseen", "episodes": 100, "every": _UPDATES, "temperature": 1.0}
+_SHOWN_AT_HOME = 256
+_HOUSEHOLD_BASE = Arm(
+    "household-base",
+    _HOUSEHOLD,
+    _PUT,
+    {**_AT_HOME, "demonstrations": {**_SHOWN, "episodes": _SHOWN_AT_HOME, "epochs": 12}},
+    _SHOWN_AT_HOME,
+)
+
+
+def _at_home(name: str, algorithm: str, **slots: Any) -> Arm:
+    objective = {"data": {"group_size": _GROUP}, "regularisers": [], **slots}
+    options = {**_AT_HOME, "algorithm": algorithm, "objective": objective}
+    return Arm(name, _HOUSEHOLD, _PUT, options, _PLAYED, _HOUSEHOLD_BASE)
+
+
+EMPG_HOUSEHOLD = Experiment(
+    "empg-household",
+    "EMPG on household tasks",
+    "`pick_and_place_simple` in generated games of ALFWorld; all arms begin with the same imitation of "
+    f"{_SHOWN_AT_HOME} shortest ways (`household-base`) and play {_PLAYED} episodes of at most 12 turns of the same "
+    f"games, in {_UPDATES} updates of two steps, group size {_GROUP}, no divergence penalty; 100 games in houses never "
+    "seen, tokens sampled at temperature 1. `shuffled` deals the entropies out at random among turns.",
+    "household-grpo",
+    (
+        _HOUSEHOLD_BASE,
+        _at_home("household-grpo", "grpo", aggregation={"kind": "token-mean"}),
+        _at_home("household-empg", "empg"),
+        _at_home("household-empg-shuffled", "empg", modulation=[{"kind": "empg", "shuffled": True}]),
+    ),
+    {"success": "success while learning", "entropy": "entropy", "held_out_turns": "turns"},
+)
+
 COMPARATORS = Experiment(
     "comparators",
     "GiGPO, GSPO and both",
@@ -238,24 +279,18 @@ COMPARATORS = Experiment(
     {"success": "success while learning", "clipped": "clipped", "entropy": "entropy"},
 )
 
-# -- search: questions of no, one and two hops -----------------------------------------------------------------------
+# -- search: chains of one to three relations ------------------------------------------------------------------------
 
 _SEARCH = "search/qa-v0"
-_QUESTIONS = {"hops": [0, 1, 2], "topk": 1, "max_turns": 4, "max_searches": 3}
-_LOOK_UP = {
-    **_PLAY,
-    "model": {**_TINY, "tiny": {**_TINY["tiny"], "vocabulary": 3000}},
-    "pool": 4000,
-    "turns": 4,
-    "new_tokens": 40,
-    "tasks": 8,
-}
+_QUESTIONS = {"questions": relations.NAME, "topk": 1, "max_turns": 6, "max_searches": 5}
+_LOOK_UP = {**_PLAY, "pool": 4000, "turns": 6, "new_tokens": 24}
+_ANSWERED = 800
 _SEARCH_BASE = Arm(
     "search-base",
     _SEARCH,
     _QUESTIONS,
-    {**_LOOK_UP, "demonstrations": {**_SHOWN, "episodes": 1200, "epochs": 4, "renamed": 0.0}},
-    1200,
+    {**_LOOK_UP, "demonstrations": {**_SHOWN, "episodes": _ANSWERED, "epochs": 6}},
+    _ANSWERED,
 )
 
 
@@ -272,9 +307,11 @@ def _stratified(name: str, **changes: Any) -> Arm:
 STRATIFIED = Experiment(
     "stratified",
     "Stratified GRPO on multi-hop questions",
-    "Questions of 0 to 2 hops over the bundled corpus, one document a search; all arms begin with the same imitation "
-    f"of 1,200 questions and then play {_PLAYED} episodes, group size {_GROUP}. Strata are numbers of searches; "
-    "`alpha` is the share of the stratum's comparison (0.6 as published), `shuffled` deals strata out at random.",
+    "Chains of one to three relations between invented people, over a corpus of 1,100 documents, one document a "
+    f"search; all arms begin with the same imitation of {_ANSWERED} questions and then play {_PLAYED} episodes, group "
+    f"size {_GROUP}, in {_UPDATES} updates of two steps; 200 held-out questions about other people, tokens sampled at "
+    "temperature 1. Strata are numbers of searches; `alpha` is the share of the stratum's comparison (0.6 as "
+    "published), `shuffled` deals strata out at random.",
     "search-grpo",
     (
         _SEARCH_BASE,
@@ -287,12 +324,13 @@ STRATIFIED = Experiment(
     {
         "success": "success while learning",
         "held_out_searches": "searches",
+        "held_out_support_recall": "support found",
         "singleton_strata": "singleton strata",
         "zero_variance_strata": "zero strata",
     },
 )
 
 EXPERIMENTS: Mapping[str, Experiment] = {
-    one.name: one for one in (IMITATION, RECIPE, TRANSFER, EMPG, EMPG_DAPO, COMPARATORS, STRATIFIED)
+    one.name: one for one in (IMITATION, RECIPE, TRANSFER, EMPG, EMPG_DAPO, EMPG_HOUSEHOLD, COMPARATORS, STRATIFIED)
 }
 """Every experiment by name."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from arena import PLAYER, Session, make
 from arena.training import validate_training
+from benchmarks.learning import relations
 from benchmarks.learning.__main__ import check, job, stages
 from benchmarks.learning.experiments import EXPERIMENTS, Arm, Experiment
 from benchmarks.learning.report import report
@@ -55,3 +60,33 @@ def test_differences_are_paired_by_seed() -> None:
     assert [cell.strip() for cell in row.split("|")[3:7]] == ["+0.100", "0.775", "0.25", "40"]
     assert "| 0.500 [" in text
     assert "two 0.200, 0.600, 1.000" in text
+
+
+def test_chains_of_relations_can_be_followed_and_no_split_knows_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relations.write(tmp_path / "data")
+    relations.write(tmp_path / "again")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "data" / relations.NAME).iterdir()}
+    assert files == {path.name: path.read_bytes() for path in (tmp_path / "again" / relations.NAME).iterdir()}
+    people = {
+        split: {name for line in files[f"{split}.jsonl"].splitlines() for name in _people(json.loads(line))}
+        for split in ("train", "dev", "test")
+    }
+    assert not people["train"] & people["test"]
+    assert not people["dev"] & (people["train"] | people["test"])
+    monkeypatch.setenv("ARENA_SEARCH_DATA", str(tmp_path / "data"))
+    options = ARMS["search-base"].env_options
+    for task in (make("search/qa-v0", options).taskset("test").task(index) for index in range(30)):
+        with contextlib.closing(Session(make("search/qa-v0", options), task, 0)) as session:
+            session.open()
+            while session.acting:
+                session.step(len(session.journal), {PLAYER: session.expert_action(PLAYER)})
+            end = session.end()
+        assert end.score is not None
+        assert end.score.success
+        assert end.score.metrics["searches"] == task.data["hops"]
+
+
+def _people(question: dict[str, Any]) -> list[str]:
+    return [*question["support"], *question["answers"]]

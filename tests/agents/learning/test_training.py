@@ -227,6 +227,27 @@ def test_a_group_is_one_task_and_one_seed_and_no_two_groups_share_it(monkeypatch
     assert len({seed for _, seed in played}) == 16
 
 
+def test_tasks_are_prepared_before_they_are_played(monkeypatch: Any) -> None:
+    """While demonstrations are learned nobody plays, and what is played next is prepared."""
+    expected, played = list[str](), list[str]()
+    expect, begin = toys.LocalGames.expect, toys.LocalGames.begin
+
+    def noting(self: Any, tasks: Any) -> None:
+        expected.extend(task.id for task in tasks)
+        expect(self, tasks)
+
+    def playing(self: Any, orders: Any, limits: Any) -> Any:
+        assert not expected or {order.task.id for order in orders} <= set(expected)
+        played.extend(order.task.id for order in orders if expected)
+        return begin(self, orders, limits)
+
+    monkeypatch.setattr(toys.LocalGames, "expect", noting)
+    monkeypatch.setattr(toys.LocalGames, "begin", playing)
+    shown = {"episodes": 4, "epochs": 1, "batch": 4}
+    toys.rows_of(toys.learner(steps=2 * (4 + 3 * 16), held_out={"episodes": 0}, demonstrations=shown))
+    assert len(set(played)) > 4
+
+
 def test_early_stop_ends_the_training_with_all_that_belongs_to_an_end(tmp_path: Path) -> None:
     """The first evaluation after imitation succeeds often enough, so that no reinforcement follows."""
 
