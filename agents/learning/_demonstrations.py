@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from ._models.model import LanguageModel
 from ._models.scoring import Row
 from ._speech import Speech
 
-__all__ = ["Demonstration", "demonstrate", "imitation_row", "recorded"]
+__all__ = ["Demonstration", "demonstrate", "digest_of", "imitation_row", "recorded"]
 
 TRACE_FILE = "traces.jsonl"
 
@@ -40,6 +42,12 @@ class Demonstration:
     def texts(self) -> list[str]:
         """Return everything that a tokenizer should know."""
         return [self.instructions, *self.heard, *self.said]
+
+
+def digest_of(shown: Sequence[Demonstration]) -> str:
+    """Return what tells demonstrations from others."""
+    told = json.dumps([[one.task, one.instructions, one.heard, one.said] for one in shown])
+    return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
 
 def demonstrate(

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from arena import ConfigError, EnvError, Limits, Tell, TrainingJob, derive_seed
 
-from ._demonstrations import Demonstration
+from ._demonstrations import Demonstration, digest_of
 from ._games import Game, Games, Order, open_games
 from ._imitation import Imitation, collect, first_sights
 from ._models.model import LanguageModel
@@ -98,6 +98,7 @@ class State(msgspec.Struct):
         version: How often its policy has changed in reinforcement.
         coefficients: Those of the objective.
         enough: Whether it has learned enough.
+        demonstrations: Digest of what it imitates.
     """
 
     phase: str = "imitation"
@@ -105,6 +106,7 @@ class State(msgspec.Struct):
     version: int = 0
     coefficients: dict[str, float] = {}
     enough: bool = False
+    demonstrations: str = ""
 
 
 class Pupil:
@@ -131,7 +133,7 @@ class Pupil:
         self._tasks = TaskPool(games, self._split, played, seed, options.tasks, plan.reinforcements)
         self.model = self._first_model()
         self._generator = torch.Generator(self.model.device).manual_seed(derive_seed(seed, "train:sampling"))
-        self.state = State()
+        self.state = State(demonstrations=digest_of(self._shown))
         self._phase: Imitation | Reinforcement
         self._enter("imitation" if plan.imitations else "reinforcement")
 
@@ -262,6 +264,8 @@ class Pupil:
     def load(self, folder: Path) -> None:
         """Take over what `save` wrote."""
         state = msgspec.json.decode((folder / STATE).read_bytes(), type=State)
+        if state.demonstrations != self.state.demonstrations:
+            raise ValueError("the demonstrations are others than those that it began with")
         tensors: dict[str, Any] = load_file(folder / TENSORS)
         self.model = LanguageModel.load(folder / MODEL)
         self._generator.set_state(tensors["generator"])

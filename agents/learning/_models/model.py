@@ -26,7 +26,7 @@ from .tokenizer import train_tokenizer
 
 __all__ = ["Critic", "LanguageModel"]
 
-_SETTINGS_FILE = "arena_model.json"
+_SETTINGS_FILE, _ADAPTERS_FILE = "arena_model.json", "adapter_model.safetensors"
 _EMBEDDED = "tiny"
 
 
@@ -295,6 +295,8 @@ def _prepared(network: Any, options: ModelOptions, lora: LoraOptions | None, sav
 
 
 def _with_adapters(network: Any, lora: LoraOptions, saved: Path | None) -> Any:
+    if saved is not None and not (saved / _ADAPTERS_FILE).is_file():  # peft would go on to a pickle
+        raise ConfigError(f"{saved} has no {_ADAPTERS_FILE}; adapters are loaded from safetensors only")
     peft = import_extra("peft", extra="language")
     config = peft.LoraConfig(
         r=lora.rank,

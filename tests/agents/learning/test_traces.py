@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -190,3 +191,28 @@ def test_traces_that_do_not_fit_end_a_training_before_it_begins(run: Path) -> No
     )  # fmt: skip
     with pytest.raises(UsageError, match="played with max_guesses 6, and 8 is to be learned"):
         trainer.begin()
+
+
+def test_a_training_does_not_go_on_with_other_traces(run: Path, tmp_path: Path) -> None:
+    recorded_run = tmp_path / "traces.jsonl"
+    recorded_run.write_bytes((run / "traces.jsonl").read_bytes())
+
+    def begun() -> Any:
+        trainer = learner(
+            env="text/guess-v0", env_options={"max_guesses": 6}, steps=8 * 8, turns=8,
+            demonstrations={"episodes": 8, "traces": str(recorded_run)}, held_out={"episodes": 0},
+        )  # fmt: skip
+        trainer.begin()
+        return trainer
+
+    (tmp_path / "saved").mkdir()
+    with contextlib.closing(begun()) as trainer:
+        trainer.update()
+        trainer.save(tmp_path / "saved")
+    with contextlib.closing(begun()) as trainer:
+        trainer.load(tmp_path / "saved")
+    lines = recorded_run.read_bytes().replace(b"higher", b"above")
+    assert lines != recorded_run.read_bytes()
+    recorded_run.write_bytes(lines)
+    with contextlib.closing(begun()) as trainer, pytest.raises(ConfigError, match="others than those that it began"):
+        trainer.load(tmp_path / "saved")
