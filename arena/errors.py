@@ -19,6 +19,7 @@
     │  ├─ AgentError                the agent
     │  ├─ ModelError                a model endpoint
     │  ├─ GraderError               the grader
+    │  ├─ SandboxError              a sandbox did not start, or is broken
     │  ├─ ReplayError               a replay did not reproduce what was recorded
     │  ├─ SessionGoneError          the session was reaped, closed, or could not be rebuilt
     │  ├─ CapacityError             a server is full, or asked for too much at once: try again later
@@ -60,6 +61,7 @@ __all__ = [
     "PrerequisiteError",
     "ReplayError",
     "ResetNeededError",
+    "SandboxError",
     "SessionGoneError",
     "TooLargeError",
     "ToolError",
@@ -214,6 +216,12 @@ class GraderError(BoundaryError):
     """The grader failed: there is no score."""
 
     code = "GRADER"
+
+
+class SandboxError(BoundaryError):
+    """A sandbox could not be started, or is broken: nothing that ran in it is to blame, or it cannot be told."""
+
+    code = "SANDBOX"
 
 
 class ReplayError(BoundaryError):

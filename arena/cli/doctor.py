@@ -22,6 +22,7 @@ from arena.cache import cache_dir
 from arena.cli.output import make_console
 from arena.extras import DISTRIBUTION, installed_version
 from arena.registry import agents, environments, trainers
+from arena.sandbox import GUARANTEES, SandboxSettings, open_sandbox
 from arena.types import encode_json
 
 __all__ = ["add_to", "extra_works"]
@@ -78,11 +79,11 @@ def _interpreter() -> tuple[bool, str]:
 
 
 def _bubblewrap() -> tuple[bool, str]:
-    path = shutil.which("bwrap")
-    if path is None:
-        return False, "no bwrap on the path"
-    done = _try([path, "--unshare-all", "--ro-bind", "/", "/", "--die-with-parent", "true"])
-    return done.returncode == 0, path if done.returncode == 0 else f"{path}: {done.stderr.strip()}"
+    """Start a sandbox, and report how each guarantee is given."""
+    with open_sandbox(SandboxSettings(unenforced=frozenset(GUARANTEES))) as sandbox:
+        given = "; ".join(f"{name}: {how}" for name, how in sandbox.enforced.items())
+        lacking = "".join(f"; NO {name}: {why}" for name, why in sandbox.missing.items())
+        return sandbox.exec("true").ok and not sandbox.missing, given + lacking
 
 
 def _docker() -> tuple[bool, str]:

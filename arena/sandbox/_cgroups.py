@@ -1,0 +1,185 @@
+"""Control groups of a sandbox, version 1 or 2, where this process may make them.
+
+Sources: the kernel's ``Documentation/admin-guide/cgroup-v1`` and ``cgroup-v2.rst``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from arena.sandbox.contract import Guarantee, SandboxLimits
+
+__all__ = ["ControlGroups", "available", "remove_groups"]
+
+_PERIOD_US = 100_000
+_OURS = "arena-sandbox"
+_END_S = 5.0
+
+
+@lru_cache(maxsize=1)
+def available() -> Mapping[str, Path]:
+    """Return the folders in which groups can be made, by controller (``memory``, ``pids``, ``cpu``).
+
+    It is found out once, by making a group and removing it.
+    """
+    found = _version_2() or _version_1()
+    return {controller: folder for controller, folder in found.items() if _can_make(folder)}
+
+
+def remove_groups(token: str) -> None:
+    """Remove the groups of a process that is gone; those that are in use stay."""
+    for parent in set(available().values()):
+        for folder in parent.glob(f"{_OURS}-{token}-*"):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+class ControlGroups:
+    """The groups of one sandbox.
+
+    Args:
+        name: Unique on this machine.
+        limits: What its processes may use together.
+
+    Attributes:
+        enforced: What the groups guarantee, and how.
+    """
+
+    def __init__(self, name: str, limits: SandboxLimits) -> None:
+        self._folders: dict[Path, None] = {}
+        self.enforced: dict[Guarantee, str] = {}
+        settings: dict[str, tuple[Guarantee, Callable[[Path], Mapping[str, int | str]]]] = {
+            "memory": ("memory", lambda folder: _memory(folder, limits)),
+            "pids": ("process_count", lambda folder: {"pids.max": limits.processes}),
+            "cpu": ("cpu", lambda folder: _cpu(folder, limits)),
+        }
+        for controller, parent in available().items():
+            guarantee, files = settings[controller]
+            folder = parent / f"{_OURS}-{name}"
+            try:
+                folder.mkdir(exist_ok=True)
+                self._folders[folder] = None
+                for file, value in files(folder).items():
+                    _put(folder / file, value)
+            except OSError:
+                continue
+            version = 2 if (folder / "cgroup.controllers").exists() else 1
+            self.enforced[guarantee] = f"control group, version {version}"
+
+    def add(self, pid: int) -> None:
+        """Put a process into the groups, and with it all that it will start.
+
+        Raises:
+            OSError: It cannot be.
+        """
+        for folder in self._folders:
+            _put(folder / "cgroup.procs", pid)
+
+    def out_of_memory(self) -> int:
+        """Return how often the kernel has ended a process because there was no memory left."""
+        return max((_out_of_memory(folder) for folder in self._folders), default=0)
+
+    def remove(self) -> None:
+        """Remove the groups once their processes are gone."""
+        deadline = time.monotonic() + _END_S
+        for folder in self._folders:
+            while True:
+                try:
+                    folder.rmdir()
+                except FileNotFoundError:
+                    break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        break
+                    time.sleep(0.005)
+                else:
+                    break
+
+
+def _version_2() -> dict[str, Path]:
+    root = Path("/sys/fs/cgroup")
+    own = _own("")
+    if own is None or not (root / "cgroup.controllers").exists():
+        return {}
+    folder = root / own.lstrip("/")
+    try:
+        enabled = (folder / "cgroup.subtree_control").read_text().split()
+    except OSError:
+        return {}
+    return {controller: folder for controller in ("memory", "pids", "cpu") if controller in enabled}
+
+
+def _version_1() -> dict[str, Path]:
+    found = {}
+    for controller in ("memory", "pids", "cpu"):
+        own = _own(controller)
+        root = _mounted(controller)
+        if own is not None and root is not None:
+            folder = root / own.lstrip("/")
+            found[controller] = folder if folder.is_dir() else root
+    return found
+
+
+def _own(controller: str) -> str | None:
+    """Return this process's group, as a path below where the controller is mounted."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controller in controllers.split(","):
+                return path
+    return None
+
+
+def _mounted(controller: str) -> Path | None:
+    """Return where a controller of version 1 is mounted."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/mounts").read_text().splitlines():
+            _, where, kind, options, *_ = line.split()
+            if kind == "cgroup" and controller in options.split(","):
+                return Path(where)
+    return None
+
+
+def _can_make(folder: Path) -> bool:
+    probe = folder / f"{_OURS}-probe-{time.monotonic_ns()}"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def _memory(folder: Path, limits: SandboxLimits) -> Mapping[str, int | str]:
+    if (folder / "memory.max").exists():
+        swap = {"memory.swap.max": 0} if (folder / "memory.swap.max").exists() else {}
+        return {"memory.max": limits.memory_bytes, **swap}
+    both = "memory.memsw.limit_in_bytes"
+    swap = {both: limits.memory_bytes} if (folder / both).exists() else {}
+    return {"memory.limit_in_bytes": limits.memory_bytes, **swap}
+
+
+def _cpu(folder: Path, limits: SandboxLimits) -> Mapping[str, int | str]:
+    quota = max(1000, round(limits.cpus * _PERIOD_US))
+    if (folder / "cpu.max").exists():
+        return {"cpu.max": f"{quota} {_PERIOD_US}"}
+    return {"cpu.cfs_period_us": _PERIOD_US, "cpu.cfs_quota_us": quota}
+
+
+def _out_of_memory(folder: Path) -> int:
+    for file in ("memory.events", "memory.oom_control"):
+        with contextlib.suppress(OSError):
+            return _counted((folder / file).read_text().splitlines())
+    return 0
+
+
+def _counted(lines: Iterable[str]) -> int:
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def _put(file: Path, value: int | str) -> None:
+    file.write_text(str(value))
