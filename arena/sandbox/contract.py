@@ -165,6 +165,14 @@ class Shell(abc.ABC):
     def close(self) -> None:
         """End it, with all that it has started. May be called twice."""
 
+    def __enter__(self) -> Self:
+        """Return it."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End it."""
+        self.close()
+
 
 class Snapshot(abc.ABC):
     """The workspace as it was. Sandboxes can be started from it, and restored to it, until it is closed."""
