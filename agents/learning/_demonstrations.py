@@ -8,17 +8,20 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-from arena import PLAYER, ArenaError, ConfigError, Episode, Limits, Score, SeatStep, read_episodes
+from arena import PLAYER, ArenaError, ConfigError, Episode, Limits, Score, SeatStep, read_episodes, stream
 
 from ._games import Games, Order
 from ._models.model import LanguageModel
 from ._models.scoring import Row
 from ._speech import Speech
 
-__all__ = ["Demonstration", "demonstrate", "digest_of", "imitation_row", "recorded"]
+__all__ = ["Demonstration", "Lesson", "Slip", "Slips", "demonstrate", "digest_of", "lesson", "recorded"]
 
 TRACE_FILE = "traces.jsonl"
+Slip: TypeAlias = Callable[[], str | None]
+"""Asked at every turn for what is said in the expert's place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Demonstration:
         heard: What it read before each turn.
         said: What it said then; as many as `heard`.
         success: Whether it solved the task.
+        slips: Numbers of the turns at which something else was said than it meant to say.
     """
 
     task: str
@@ -38,6 +42,7 @@ class Demonstration:
     heard: tuple[str, ...]
     said: tuple[str, ...]
     success: bool
+    slips: frozenset[int] = frozenset()
 
     def texts(self) -> list[str]:
         """Return everything that a tokenizer should know."""
@@ -46,7 +51,7 @@ class Demonstration:
 
 def digest_of(shown: Sequence[Demonstration]) -> str:
     """Return what tells demonstrations from others."""
-    told = json.dumps([[one.task, one.instructions, one.heard, one.said] for one in shown])
+    told = json.dumps([[one.task, one.instructions, one.heard, one.said, sorted(one.slips)] for one in shown])
     return hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
 
 
@@ -57,6 +62,7 @@ def demonstrate(
     expert: str | None,
     limits: Limits,
     list_legal: bool,
+    slip: Callable[[Order], Slip] = lambda order: lambda: None,
     finished: Callable[[int], None] = lambda episodes: None,
 ) -> list[Demonstration | ArenaError]:
     """Let the expert play every order, and return what it said, or why it could not.
@@ -67,34 +73,66 @@ def demonstrate(
         expert: Which of the environment's experts; None for the first.
         limits: What an episode may use.
         list_legal: Whether legal actions are shown.
+        slip: Gives for each order what is asked at every turn for what is said in the expert's place; see `Slips`.
         finished: Called after each episode with the number of those that are over.
     """
     shown: list[Demonstration | ArenaError] = []
     for number, order in enumerate(orders, 1):
         try:
-            shown.append(_demonstrate(games, order, expert, limits, list_legal))
+            shown.append(_demonstrate(games, order, expert, limits, list_legal, slip(order)))
         except ArenaError as error:
             shown.append(error)
         finished(number)
     return shown
 
 
-def _demonstrate(games: Games, order: Order, expert: str | None, limits: Limits, list_legal: bool) -> Demonstration:
+class Slips:
+    """Puts at some turns into the expert's mouth what experts said elsewhere.
+
+    The expert goes on from whatever comes of it, so that demonstrations show what to do after a mistake, which who
+    imitates a flawless expert never learns (Laskey et al. 2017, arXiv:1703.09327).
+
+    Args:
+        share: Of the turns.
+        seed: Of the draws, with the order's own.
+    """
+
+    def __init__(self, share: float, seed: int) -> None:
+        self._share, self._seed = share, seed
+        self._said: list[str] = []
+
+    def __call__(self, order: Order) -> Slip:
+        """Return what is asked at every turn of an order; None is the expert's own turn."""
+        rng = stream(self._seed, f"train:slips:{order.seed}")
+        said = tuple(self._said)
+        return lambda: said[int(rng.integers(len(said)))] if said and rng.random() < self._share else None
+
+    def learn(self, shown: Demonstration) -> None:
+        """Remember what an expert said."""
+        self._said += [text for number, text in enumerate(shown.said) if number not in shown.slips]
+
+
+def _demonstrate(
+    games: Games, order: Order, expert: str | None, limits: Limits, list_legal: bool, slip: Slip
+) -> Demonstration:
     game = games.begin([order], limits)[0]
     if isinstance(game, ArenaError):
         raise game
     try:
         speech = Speech(games.spec, game.seat, list_legal=list_legal)
-        heard, said = list[str](), list[str]()
+        heard, said, slips = list[str](), list[str](), set[int]()
         while not game.over:
             step: SeatStep = game.latest
-            action = game.expert(expert)
+            slipped = slip()
+            if slipped is not None:
+                slips.add(len(said))
+            action = game.expert(expert) if slipped is None else speech.action(slipped)
             heard.append(speech.heard(step))
             said.append(speech.said(action).strip())
             if (error := games.step([(game, action)])[0]) is not None:
                 raise error
         solved = bool(game.score().success)
-        return Demonstration(order.task.id, speech.instructions, tuple(heard), tuple(said), solved)
+        return Demonstration(order.task.id, speech.instructions, tuple(heard), tuple(said), solved, frozenset(slips))
     finally:
         game.close()
 
@@ -187,8 +225,21 @@ def _demonstration(speech: Speech, episode: Episode) -> Demonstration:
     )
 
 
-def imitation_row(model: LanguageModel, shown: Demonstration, context: int) -> Row | None:
-    """Return a demonstration as tokens; what the expert said counts as sampled. None where it has not enough room.
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """A demonstration as tokens.
+
+    Attributes:
+        row: The tokens; those that the expert meant to say count as sampled.
+        slips: Positions of those that were said in its place.
+    """
+
+    row: Row
+    slips: frozenset[int]
+
+
+def lesson(model: LanguageModel, shown: Demonstration, context: int) -> Lesson | None:
+    """Return a demonstration as tokens; None where it has not enough room.
 
     Args:
         model: Whose tokenizer and template are used.
@@ -198,10 +249,14 @@ def imitation_row(model: LanguageModel, shown: Demonstration, context: int) -> R
     template = model.template
     ids = template.opening(shown.instructions, shown.heard[0])
     sampled: list[int] = []
+    slips = set[int]()
     for turn, said in enumerate(shown.said):
         if turn:
             ids += template.reply(shown.heard[turn], finished=True)
         words = template.answer(said)
-        sampled += range(len(ids), len(ids) + len(words))
+        if turn in shown.slips:
+            slips.update(range(len(ids), len(ids) + len(words)))
+        else:
+            sampled += range(len(ids), len(ids) + len(words))
         ids += words
-    return Row(ids, sampled) if len(ids) <= context else None
+    return Lesson(Row(ids, sampled), frozenset(slips)) if len(ids) <= context and sampled else None

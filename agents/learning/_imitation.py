@@ -12,7 +12,7 @@ from torch import Tensor
 
 from arena import ConfigError, Limits, derive_seed, stream
 
-from ._demonstrations import Demonstration, demonstrate, imitation_row, recorded
+from ._demonstrations import Demonstration, Lesson, Slips, demonstrate, lesson, recorded
 from ._games import Games, Order
 from ._models.model import LanguageModel
 from ._models.scoring import Row, micro_batches, score, shares_openings
@@ -68,6 +68,7 @@ def _play(games: Games, options: LanguageOptions, seed: int, split: str, pool: i
     chosen = options.demonstrations
     rng = stream(seed, "train:demonstrations")
     shown: list[Demonstration] = []
+    slips = Slips(chosen.slips, seed)
     failures = list[Exception]()
     played, order = 0, list[int]()
 
@@ -90,12 +91,14 @@ def _play(games: Games, options: LanguageOptions, seed: int, split: str, pool: i
             expert=chosen.expert,
             limits=Limits(steps=options.turns),
             list_legal=options.list_legal,
+            slip=slips,
             finished=finished,
         ):
             if isinstance(one, Exception):
                 failures.append(one)
             elif one.success:
                 shown.append(one)
+                slips.learn(one)
     if not shown:
         why = f": {failures[-1]}" if failures else ""
         raise ConfigError(f"the expert solved none of {played} episodes within {options.turns} turns{why}")
@@ -134,8 +137,8 @@ class Imitation:
         self._model, self._seed, self._updates = model, seed, updates
         self._options, self._budget = options.demonstrations, options.budget_tokens(model.device.type)
         self._max_norm = options.max_grad_norm
-        found = [(one, imitation_row(model, one, model.context)) for one in shown]
-        self._shown = [(one, row) for one, row in found if row is not None]
+        found = [(one, lesson(model, one, model.context)) for one in shown]
+        self._shown = [(one, learned) for one, learned in found if learned is not None]
         self._renaming = Renaming(shown) if self._options.renamed else None
         if not self._shown:
             raise ConfigError(f"no demonstration fits into a context of {model.context} tokens")
@@ -155,19 +158,19 @@ class Imitation:
         size = self._options.batch
         epoch, part = divmod(number, -(-self._options.episodes // size))
         order = stream(self._seed, f"train:imitation:{epoch}").permutation(len(self._shown))
-        rows = [self._row(int(i), epoch) for i in order[part * size : (part + 1) * size]]
+        lessons = [self._lesson(int(i), epoch) for i in order[part * size : (part + 1) * size]]
         self.optimiser.set_rate(self._rate(number))
-        return self._step(rows) if rows else {}
+        return self._step(lessons) if lessons else {}
 
-    def _row(self, index: int, epoch: int) -> Row:
+    def _lesson(self, index: int, epoch: int) -> Lesson:
         """Return a demonstration as tokens, with its own names or with others."""
-        shown, row = self._shown[index]
+        shown, plain = self._shown[index]
         if self._renaming is None:
-            return row
+            return plain
         rng = stream(self._seed, f"train:renaming:{epoch}:{index}")
         if rng.random() >= self._options.renamed:
-            return row
-        return imitation_row(self._model, self._renaming.renamed(shown, rng), self._model.context) or row
+            return plain
+        return lesson(self._model, self._renaming.renamed(shown, rng), self._model.context) or plain
 
     def _rate(self, number: int) -> float:
         """Return the step size of an update: it rises linearly and falls along a cosine."""
@@ -175,12 +178,13 @@ class Imitation:
         rising = min(1.0, done / warmup) if warmup else 1.0
         return self._options.learning_rate * rising * 0.5 * (1 + math.cos(math.pi * number / self._updates))
 
-    def _step(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Take a step on rows: the mean over what was said, and, with its weight, over what was heard."""
+    def _step(self, lessons: Sequence[Lesson]) -> dict[str, float]:
+        """Take a step: on the mean over what was said, and, with its weight, over what was heard; not over slips."""
         weight = self._options.observation_weight
-        targets = [Row(row.ids, range(1, len(row.ids))) for row in rows] if weight else rows
+        rows = [one.row for one in lessons]
+        targets = [_all_but_slips(one) for one in lessons] if weight else rows
         said = sum(len(row.sampled) for row in rows)
-        heard = sum(len(row.ids) - 1 for row in rows) - said
+        heard = sum(len(row.sampled) for row in targets) - said
         total = 0.0
         self.optimiser.clear()
         for batch in micro_batches(targets, self._budget, shared=shares_openings(self._model)):
@@ -190,6 +194,12 @@ class Imitation:
             total -= float(log_probs.detach()[is_said].sum())
             torch.autograd.backward(-(weights * log_probs).sum())
         return {"imitation_loss": total / said, "grad_norm": self.optimiser.step(self._max_norm)}
+
+
+def _all_but_slips(learned: Lesson) -> Row:
+    """Return all tokens but the first one and those that nobody meant to say."""
+    ids = learned.row.ids
+    return Row(ids, [position for position in range(1, len(ids)) if position not in learned.slips])
 
 
 def _are_in(positions: Sequence[int], of: Sequence[int]) -> Tensor:

@@ -56,14 +56,17 @@ class Renaming:
             heard=tuple(_exchanged(text, names) for text in shown.heard),
             said=tuple(_exchanged(text, names) for text in shown.said),
             success=shown.success,
+            slips=shown.slips,
         )
 
 
 def _known(shown: Demonstration) -> set[str]:
-    """Return the words that were said before they were read."""
+    """Return the words that the expert said before they were read."""
     read, known = set(_words(shown.instructions)), set[str]()
-    for heard, said in zip(shown.heard, shown.said, strict=True):
+    for number, (heard, said) in enumerate(zip(shown.heard, shown.said, strict=True)):
         read.update(_words(heard))
+        if number in shown.slips:
+            read.update(_words(said))
         known.update(word for word in _words(said) if word not in read)
     return known
 

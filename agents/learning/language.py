@@ -51,6 +51,13 @@ class DemonstrationOptions(Options):
     minimum_score: float | None = Field(
         None, description="Lowest score of an episode from the traces; where absent, it must be a success."
     )
+    slips: float = Field(
+        0.0,
+        ge=0,
+        le=0.9,
+        description="Share of the turns at which something is said in the expert's place that experts said elsewhere, "
+        "which nobody learns to say: the expert goes on from there, and shows what to do after a mistake.",
+    )
     epochs: int = Field(1, ge=1, description="Passes over the demonstrations.")
     batch: int = Field(16, ge=1, description="Demonstrations of an update.")
     optimiser: Literal["adamw", "muon"] = Field(
@@ -82,6 +89,8 @@ class DemonstrationOptions(Options):
             raise ValueError("minimum_score is for traces; an expert that plays now is imitated where it succeeds")
         if self.traces is not None and self.expert is not None:
             raise ValueError("there is an expert and there are traces; leave one of them out")
+        if self.traces is not None and self.slips:
+            raise ValueError("slips are for an expert that plays now; there are traces")
         if self.traces is not None and not self.episodes:
             raise ValueError("with traces, episodes says how many of them are imitated; it is 0")
         return self

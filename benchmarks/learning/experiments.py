@@ -146,6 +146,7 @@ IMITATION = Experiment(
         _imitation("adamw", _IMITATED, 12, optimiser="adamw", learning_rate=2e-3),
         _imitation("batch-8", _IMITATED, 12, batch=8),
         _imitation("expert-only", _IMITATED, 12, observation_weight=0.0),
+        _imitation("slips", _IMITATED, 12, slips=0.15),
     ),
     {"held_out_turns": "turns", "imitation_loss": "loss while learning"},
 )

@@ -1,7 +1,8 @@
 """Questions about invented people that have to be followed from one to the next, with a corpus to search.
 
 Everyone has a mentor, a rival, a cousin and a neighbour; a document says who they are. "Who is the cousin of the rival
-of Bazo?" has two hops. People of one split know nobody of another one, so that nothing can be known by heart.
+of Ada Berg?" has two hops. People of one split know nobody of another one, so that nothing can be known by heart; their
+names are made of the same words.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ __all__ = ["NAME", "write"]
 NAME = "relations"
 """What the questions and their corpus are called below `ARENA_SEARCH_DATA`."""
 _RELATIONS = ("mentor", "rival", "cousin", "neighbour")
+_FIRST = (
+    "Ada Ben Cleo Dan Eva Finn Gus Hana Ivo Jana Kai Lena Max Nora Otto Pia Quin Rosa Sam Tara Udo Vera Walt Xena Yara "
+    "Zeno Amir Beth Carl Dora Emil Fay Gina Hugo Ida Joel Kira Leo Mila Ned"
+)
+_LAST = (
+    "Abel Berg Cole Diaz East Frost Gray Holt Ito Jung Kim Lang Moss Nagy Orr Penn Quist Reyes Shaw Toth Unger Voss "
+    "Wolf Xu Young Zorn Ames Boyd Cruz Dunn Ekman Fox Gill Hale Ivens Jain Koch Lund Mann Noor"
+)
 _PEOPLE: Mapping[str, int] = {"train": 800, "dev": 100, "test": 200}
 _QUESTIONS: Mapping[str, Mapping[int, int]] = {  # of each number of hops
     "train": {1: 1200, 2: 1600, 3: 1200},
@@ -29,8 +38,7 @@ _QUESTIONS: Mapping[str, Mapping[int, int]] = {  # of each number of hops
 def write(data: Path) -> None:
     """Write the questions of all splits and the corpus into a folder of `data`; the same files each time."""
     rng = random.Random(0)
-    syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstvz", "aeiou")]
-    names = [one.title() for one in map("".join, itertools.product(syllables, syllables))]
+    names = [f"{first} {last}" for first, last in itertools.product(_FIRST.split(), _LAST.split())]
     people = rng.sample(names, sum(_PEOPLE.values()))
     folder = data / NAME
     folder.mkdir(parents=True, exist_ok=True)
@@ -50,7 +58,7 @@ def _related(person: str, known: list[str], rng: random.Random) -> dict[str, str
 
 def _document(person: str, related: Mapping[str, str]) -> dict[str, Any]:
     text = " ".join(f"The {relation} of {person} is {other}." for relation, other in related.items())
-    return {"id": person.lower(), "contents": f'"{person}"\n{text}'}
+    return {"id": person.lower().replace(" ", "-"), "contents": f'"{person}"\n{text}'}
 
 
 def _questions(split: str, related: Mapping[str, Mapping[str, str]], rng: random.Random) -> Iterator[dict[str, Any]]:

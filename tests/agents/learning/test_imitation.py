@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from arena import ConfigError
+from arena.agents.learning._imitation import _all_but_slips
 from arena.agents.learning._models.scoring import micro_batches, score
 from arena.agents.learning._reinforcement import Reinforcement
 
@@ -28,7 +29,8 @@ def test_rows_are_the_dialogue_and_what_the_expert_said_is_marked() -> None:
         pupil = toys.pupil_of(trainer)
         template = pupil.model.template
         assert len(pupil._phase._shown) == len(pupil._shown) == 10
-        for shown, row in pupil._phase._shown:
+        for shown, learned in pupil._phase._shown:
+            row = learned.row
             assert shown.success
             assert [f"say {said}" for said in shown.said] == list(shown.heard)
             ids = template.opening(shown.instructions, shown.heard[0])
@@ -47,7 +49,7 @@ def test_the_loss_is_the_mean_over_what_was_said(weight: float) -> None:
         trainer.begin()
         trainer.update()
         pupil = toys.pupil_of(trainer)
-        model, rows = pupil.model, [row for _, row in pupil._phase._shown]
+        model, rows = pupil.model, [one.row for _, one in pupil._phase._shown]
         total, count, said = torch.zeros(()), 0.0, list[float]()
         for row in rows:
             for position in range(1, len(row.ids)):
@@ -74,6 +76,36 @@ def test_micro_batches_do_not_matter(weight: float) -> None:
         assert other == pytest.approx(one, rel=1e-4)
 
 
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_slips_are_gone_on_from_and_not_learned(weight: float) -> None:
+    trainer = toys.learner(
+        env="text/guess-v0", env_options={"max_guesses": 12}, steps=60 * 12, turns=12, held_out={"episodes": 0},
+        demonstrations={"episodes": 60, "slips": 0.4, "observation_weight": weight},
+    )  # fmt: skip
+    with contextlib.closing(trainer):
+        trainer.begin()
+        pupil = toys.pupil_of(trainer)
+        found, said = pupil._phase._shown, {text for one in pupil._shown for text in one.said}
+        template = pupil.model.template
+        assert all(one.success for one in pupil._shown)
+        turns = sum(len(one.said) for one in pupil._shown)
+        assert 0.15 < sum(len(one.slips) for one in pupil._shown) / turns < 0.5
+        for shown, learned in found:
+            assert {shown.said[number] for number in shown.slips} <= said
+            own = [words for number, words in enumerate(shown.said) if number not in shown.slips]
+            slipped = [words for number, words in enumerate(shown.said) if number in shown.slips]
+            ids = learned.row.ids
+            assert [ids[i] for i in learned.row.sampled] == [i for words in own for i in template.answer(words)]
+            assert [ids[i] for i in sorted(learned.slips)] == [i for words in slipped for i in template.answer(words)]
+            assert not learned.slips & set(_all_but_slips(learned).sampled)
+            assert len(_all_but_slips(learned).sampled) == len(ids) - 1 - len(learned.slips)
+        again = pupil._shown
+    with contextlib.closing(trainer):
+        trainer.begin()
+        assert toys.pupil_of(trainer)._shown == again
+        assert toys.rows_of(trainer)[-1]["imitation_loss"] > 0
+
+
 def test_every_demonstration_is_seen_once_an_epoch() -> None:
     trainer = imitating()
     seen: list[tuple[int, ...]] = []
@@ -84,7 +116,7 @@ def test_every_demonstration_is_seen_once_an_epoch() -> None:
         phase._step = lambda rows: (seen.append(tuple(id(row) for row in rows)), step(rows))[1]
         while trainer.done < trainer.updates:
             trainer.update()
-        everything = sorted(id(row) for _, row in phase._shown)
+        everything = sorted(id(one) for _, one in phase._shown)
     assert [len(batch) for batch in seen] == [4, 4, 2] * 2
     assert sorted(sum(seen[:3], ())) == sorted(sum(seen[3:], ())) == everything
     assert seen[0] != seen[3], "in another order"
@@ -126,7 +158,7 @@ def test_reinforcement_can_leave_out_what_was_demonstrated(repeat: bool) -> None
         shown = {one.task for one in pupil._shown}
         while not isinstance(pupil._phase, Reinforcement):
             trainer.update()
-        played = {pupil._games.task(pupil._split, i).id for i in pupil._phase._draw(0, 48)}
+        played = {task.id for task in pupil._phase._pool.draw(0, rounds=8)}
     assert len(shown) == 16
     assert len(played) == (24 if repeat else 8)
     assert repeat or not shown & played

@@ -61,8 +61,8 @@ def test_each_epoch_draws_anew_and_as_many_as_were_asked_for() -> None:
     given = toys.options(demonstrations={"episodes": len(ALL), "epochs": 3, "batch": 50, "renamed": 0.5})
     model = toys.tiny_model(context=1024)
     imitation = Imitation(model, LanguageOptions.model_validate(given), 0, ALL, 9)
-    plain = [list(row.ids) for _, row in imitation._shown]
-    first, second, again = ([list(imitation._row(i, epoch).ids) for i in range(len(ALL))] for epoch in (0, 1, 1))
+    plain = [list(one.row.ids) for _, one in imitation._shown]
+    first, second, again = ([list(imitation._lesson(i, epoch).row.ids) for i in range(len(ALL))] for epoch in (0, 1, 1))
     assert second == again
     assert first != second
     for epoch in (first, second):

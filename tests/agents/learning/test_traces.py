@@ -15,7 +15,7 @@ import pydantic
 import pytest
 
 from arena import ConfigError, Limits, Options, UsageError, read_episodes
-from arena.agents.learning._demonstrations import Demonstration, demonstrate, imitation_row, recorded
+from arena.agents.learning._demonstrations import Demonstration, demonstrate, lesson, recorded
 from arena.agents.learning._games import LocalGames, Order
 from arena.agents.learning.language import DemonstrationOptions
 
@@ -65,10 +65,10 @@ def test_traces_of_the_expert_and_the_live_expert_give_the_same_tokens(run: Path
     ]
     live = demonstrate(mine, orders, expert=None, limits=Limits(steps=8), list_legal=list_legal)
     model = tiny_model(context=4096)
-    rows = [imitation_row(model, one, 4096) for one in live if isinstance(one, Demonstration) and one.success]
+    rows = [lesson(model, one, 4096) for one in live if isinstance(one, Demonstration) and one.success]
     assert len(rows) > 5
-    assert all(row is not None and row.sampled for row in rows)
-    assert all(row in [imitation_row(model, one, 4096) for one in found] for row in rows)
+    assert all(one is not None and one.row.sampled for one in rows)
+    assert all(row in [lesson(model, one, 4096) for one in found] for row in rows)
 
 
 def test_only_what_succeeded_is_imitated_unless_a_score_is_enough(run: Path) -> None:
