@@ -1,7 +1,7 @@
 """Questions about invented people that have to be followed from one to the next, with a corpus to search.
 
 Everyone has a mentor, a rival, a cousin and a neighbour; a document says who they are. "Who is the cousin of the rival
-of Ada Berg?" has two hops. People of one split know nobody of another one, so that nothing can be known by heart; their
+of Bazo Litu?" has two hops. People of one split know nobody of another one, so that nothing can be known by heart; their
 names are made of the same words.
 """
 
@@ -19,14 +19,8 @@ __all__ = ["NAME", "write"]
 NAME = "relations"
 """What the questions and their corpus are called below `ARENA_SEARCH_DATA`."""
 _RELATIONS = ("mentor", "rival", "cousin", "neighbour")
-_FIRST = (
-    "Ada Ben Cleo Dan Eva Finn Gus Hana Ivo Jana Kai Lena Max Nora Otto Pia Quin Rosa Sam Tara Udo Vera Walt Xena Yara "
-    "Zeno Amir Beth Carl Dora Emil Fay Gina Hugo Ida Joel Kira Leo Mila Ned"
-)
-_LAST = (
-    "Abel Berg Cole Diaz East Frost Gray Holt Ito Jung Kim Lang Moss Nagy Orr Penn Quist Reyes Shaw Toth Unger Voss "
-    "Wolf Xu Young Zorn Ames Boyd Cruz Dunn Ekman Fox Gill Hale Ivens Jain Koch Lund Mann Noor"
-)
+_NAMES = 80
+"""First names, and as many last names: so many that each is in few questions, so few that each is often read."""
 _PEOPLE: Mapping[str, int] = {"train": 800, "dev": 100, "test": 200}
 _QUESTIONS: Mapping[str, Mapping[int, int]] = {  # of each number of hops
     "train": {1: 1200, 2: 1600, 3: 1200},
@@ -38,7 +32,9 @@ _QUESTIONS: Mapping[str, Mapping[int, int]] = {  # of each number of hops
 def write(data: Path) -> None:
     """Write the questions of all splits and the corpus into a folder of `data`; the same files each time."""
     rng = random.Random(0)
-    names = [f"{first} {last}" for first, last in itertools.product(_FIRST.split(), _LAST.split())]
+    syllables = ["".join(pair) for pair in itertools.product("bdfgklmnprstvz", "aeiou")]
+    words = rng.sample(["".join(pair).title() for pair in itertools.product(syllables, syllables)], 2 * _NAMES)
+    names = [f"{first} {last}" for first, last in itertools.product(words[:_NAMES], words[_NAMES:])]
     people = rng.sample(names, sum(_PEOPLE.values()))
     folder = data / NAME
     folder.mkdir(parents=True, exist_ok=True)
