@@ -1,8 +1,8 @@
 """Questions about invented people that have to be followed from one to the next, with a corpus to search.
 
 Everyone has a mentor, a rival, a cousin and a neighbour; a document says who they are. "Who is the cousin of the rival
-of Bazo Litu?" has two hops. People of one split know nobody of another one, so that nothing can be known by heart; their
-names are made of the same words.
+of Bazo Litu?" has two hops. People of one split know nobody of another one, so that nothing can be known by heart;
+their names are made of the same words.
 """
 
 from __future__ import annotations
