@@ -1,7 +1,7 @@
 """How a model's text becomes an action of a seat, and an action becomes text that a model can learn to say.
 
 A seat that takes text gets the text. A seat that chooses a number gets the number. A seat with tools only is spoken to
-in tags, ``<search>who wrote Emma</search>``: the tool's name around its one text argument, or around its arguments as
+in tags, ``<search> who wrote Emma </search>``: the tool's name around its one text argument, or around its arguments as
 JSON. Nothing that a model says is ever evaluated.
 """
 
@@ -79,7 +79,7 @@ class Speech:
             case ToolCall() if action.name in self._tools:
                 argument = _one_text(self._tools[action.name])
                 held = action.arguments.get(argument) if argument else json.dumps(action.arguments)
-                return f"<{action.name}>{held}</{action.name}>"
+                return f"<{action.name}> {held} </{action.name}>"  # with spaces words are the tokens they are elsewhere
         raise UnsupportedError(f"no text means the action {action!r:.100}")
 
     def _call(self, text: str) -> ToolCall:
@@ -104,7 +104,7 @@ class Speech:
         for tool in self._tools.values():
             argument = _one_text(tool)
             held = argument or json.dumps(dict.fromkeys(tool.parameters.get("properties", {}), "..."))
-            lines.append(f"<{tool.name}>{held}</{tool.name}>  {tool.description}")
+            lines.append(f"<{tool.name}> {held} </{tool.name}>  {tool.description}")
         return "Call one of these:\n" + "\n".join(lines)
 
 

@@ -114,9 +114,9 @@ def test_a_failure_in_a_later_round_does_not_lose_the_earlier_ones() -> None:
         trainer.begin()
         trainer.update()
         reinforcement = toys.pupil_of(trainer)._phase
-        drawn = reinforcement._draw(0, 24)
-        for index in set(drawn) - set(drawn[:6]):
-            toys.FAULTS.left[f"train-{index}", "reset"] = 1000
+        drawn = [task.id for task in reinforcement._pool.draw(0, rounds=4)]
+        for task in set(drawn) - set(drawn[:6]):
+            toys.FAULTS.left[task, "reset"] = 1000
         (row,) = trainer.update()
     assert row["failed"] > 0
     assert row["rounds"] >= 2
