@@ -158,9 +158,9 @@ def _memory(folder: Path, limits: SandboxLimits) -> Mapping[str, int | str]:
     if (folder / "memory.max").exists():
         swap = {"memory.swap.max": 0} if (folder / "memory.swap.max").exists() else {}
         return {"memory.max": limits.memory_bytes, **swap}
-    both = "memory.memsw.limit_in_bytes"
-    swap = {both: limits.memory_bytes} if (folder / both).exists() else {}
-    return {"memory.limit_in_bytes": limits.memory_bytes, **swap}
+    also = ("memory.memsw.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes")
+    more = {name: limits.memory_bytes for name in also if (folder / name).exists()}
+    return {"memory.limit_in_bytes": limits.memory_bytes, **more}
 
 
 def _cpu(folder: Path, limits: SandboxLimits) -> Mapping[str, int | str]:

@@ -10,6 +10,7 @@ A request is a packet of file descriptors, the first of which holds NUL-separate
   and more that the command gets as 3, 4 and so on. The status is a line: ``exit N``, ``signal N`` or ``error TEXT``.
 * ``kill ID WHOM``: everything that came of a command, or only what its first process has started (``children``). Also
   with a descriptor, to which ``done`` is written.
+* ``ping``, with a descriptor, to which ``done`` is written.
 * ``stop``, ``continue`` and ``clear``: all processes but this one are held, let go, or ended. Each with a descriptor,
   to which ``done`` is written.
 * ``open PATH FLAGS MODE``, with a socket: on that comes a packet, with an open file or an error's number.
@@ -37,6 +38,7 @@ _PASSES, _AT_ONCE, _PAUSE_S = 200, 10, 0.005
 def main() -> None:
     """Serve until the control socket is closed, and end with everything that runs."""
     control = socket.socket(fileno=int(sys.argv[1]))
+    os.set_inheritable(control.fileno(), False)  # whoever has it gets what is meant for this process
     limits = [(int(kind), int(most)) for kind, most in (word.split("=") for word in sys.argv[2:])]
     _process_control(_SET_DUMPABLE, 0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
@@ -65,24 +67,32 @@ def _serve(control, runners, limits):
     if not data:
         return False
     try:
-        kind, *words = os.pread(fds[0], os.fstat(fds[0]).st_size, 0).split(b"\0")
-        if kind == b"run":
-            _run(words, fds[1:], runners, limits)
-        elif kind == b"kill":
-            _kill(runners.get(words[0]), words[1] == b"children")
-            os.write(fds[1], b"done")
-        elif kind in (b"stop", b"continue"):
-            _signal_all(signal.SIGSTOP if kind == b"stop" else signal.SIGCONT)
-            os.write(fds[1], b"done")
-        elif kind == b"clear":
-            _clear(runners)
-            os.write(fds[1], b"done")
-        elif kind == b"open":
-            _open(words, fds[1])
+        _answer(fds, runners, limits)
+    except (OSError, IndexError, ValueError):  # a request that cannot be served is not answered, and nothing more
+        pass
     finally:
         for fd in fds:
             os.close(fd)
     return True
+
+
+def _answer(fds, runners, limits):
+    kind, *words = os.pread(fds[0], os.fstat(fds[0]).st_size, 0).split(b"\0")
+    if kind == b"run":
+        _run(words, fds[1:], runners, limits)
+    elif kind == b"kill":
+        _kill(runners.get(words[0]), words[1] == b"children")
+        os.write(fds[1], b"done")
+    elif kind in (b"stop", b"continue"):
+        _signal_all(signal.SIGSTOP if kind == b"stop" else signal.SIGCONT)
+        os.write(fds[1], b"done")
+    elif kind == b"clear":
+        _clear(runners)
+        os.write(fds[1], b"done")
+    elif kind == b"ping":
+        os.write(fds[1], b"done")
+    elif kind == b"open":
+        _open(words, fds[1])
 
 
 def _run(words, fds, runners, limits):
@@ -174,17 +184,20 @@ def _open(words, answer):
 
 
 def _kill(runner, spare_first):
-    """End what descends from a runner; its children are spared if asked."""
+    """End what descends from a runner, and the runner; or all but it and its first child, if asked."""
     if runner is None:
         return
     for number in range(_PASSES):
         if number >= _AT_ONCE:
             time.sleep(_PAUSE_S)  # what was ended takes a moment to go
-        parents = _parents()
+        parents, began = _parents()
         found = _descendants(runner, parents)
         if spare_first:
-            found -= {pid for pid, parent in parents.items() if parent == runner}
+            own = [pid for pid in found if parents[pid] == runner]
+            found -= {min(own, key=began.__getitem__)} if own else set()  # what it has adopted began later
         if not found:
+            if not spare_first:
+                os.kill(runner, signal.SIGKILL)  # it may have been stopped
             return
         for kind in (signal.SIGSTOP, signal.SIGKILL):  # what is stopped does not fork
             for pid in found:
@@ -213,8 +226,8 @@ def _signal_all(number):
 
 
 def _parents():
-    """Return the parent of every process that is not a zombie."""
-    found = {}
+    """Return the parent of every process that is not a zombie, and when it began."""
+    found, began = {}, {}
     for name in os.listdir("/proc"):
         if name.isdigit():
             try:
@@ -223,8 +236,8 @@ def _parents():
             except OSError:
                 continue
             if words[0] not in (b"Z", b"X"):
-                found[int(name)] = int(words[1])
-    return found
+                found[int(name)], began[int(name)] = int(words[1]), int(words[19])
+    return found, began
 
 
 def _descendants(root, parents):

@@ -1,8 +1,9 @@
 """A filter of system calls, for the kernels and processors whose numbers are known.
 
 What is refused (EPERM, as a program that lacks the right would see it) changes namespaces, mounts, modules, keys, the
-clock or the machine, looks into the kernel, or reaches what namespaces do not cover: sockets of other families than
-UNIX, Internet and netlink (a virtual machine's host listens on AF_VSOCK, which no network namespace hides).
+clock or the machine, looks into the kernel or another process, or reaches what namespaces do not cover: sockets of
+other families than UNIX, Internet and netlink (a virtual machine's host listens on AF_VSOCK, which no network namespace
+hides).
 `clone3` is answered ENOSYS, as its flags cannot be read by a filter: libraries go back to `clone`.
 
 Numbers are those of the kernel's own tables (``arch/x86/entry/syscalls/syscall_64.tbl`` and
@@ -30,7 +31,10 @@ _X86_64 = {
     "add_key": 248, "request_key": 249, "keyctl": 250, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323,
     "open_by_handle_at": 304, "name_to_handle_at": 303, "quotactl": 179, "quotactl_fd": 443, "syslog": 103,
     "lookup_dcookie": 212, "vhangup": 153, "nfsservctl": 180, "personality": 135, "fanotify_init": 300,
-    "sched_setaffinity": 203, "clone": 56, "clone3": 435, "socket": 41, "socketpair": 53, "ioctl": 16,
+    "sched_setaffinity": 203, "ptrace": 101, "process_vm_readv": 310, "process_vm_writev": 311, "kcmp": 312,
+    "pidfd_getfd": 438, "memfd_secret": 447, "open_tree_attr": 467, "modify_ldt": 154, "prlimit64": 302,
+    "sched_setscheduler": 144, "sched_setparam": 142, "sched_setattr": 314, "setpriority": 141, "ioprio_set": 251,
+    "clone": 56, "clone3": 435, "socket": 41, "socketpair": 53, "ioctl": 16,
 }  # fmt: skip
 _AARCH64 = {
     "io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427,
@@ -43,11 +47,27 @@ _AARCH64 = {
     "add_key": 217, "request_key": 218, "keyctl": 219, "bpf": 280, "perf_event_open": 241, "userfaultfd": 282,
     "open_by_handle_at": 265, "name_to_handle_at": 264, "quotactl": 60, "quotactl_fd": 443, "syslog": 116,
     "lookup_dcookie": 18, "vhangup": 58, "nfsservctl": 42, "personality": 92, "fanotify_init": 262,
-    "sched_setaffinity": 122, "clone": 220, "clone3": 435, "socket": 198, "socketpair": 199, "ioctl": 29,
+    "sched_setaffinity": 122, "ptrace": 117, "process_vm_readv": 270, "process_vm_writev": 271, "kcmp": 272,
+    "pidfd_getfd": 438, "memfd_secret": 447, "open_tree_attr": 467, "prlimit64": 261,
+    "sched_setscheduler": 119, "sched_setparam": 118, "sched_setattr": 274, "setpriority": 140, "ioprio_set": 30,
+    "clone": 220, "clone3": 435, "socket": 198, "socketpair": 199, "ioctl": 29,
 }  # fmt: skip
 _TABLES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
 _FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWTIME
+_OF_ITSELF = frozenset(
+    {
+        "prlimit64",
+        "sched_setscheduler",
+        "sched_setparam",
+        "sched_setattr",
+        "sched_setaffinity",
+        "setpriority",
+        "ioprio_set",
+    }
+)
+"""What a process may do to itself, and not to others, as the one that serves it has the same user."""
+_WHO_SECOND = frozenset({"setpriority", "ioprio_set"})
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 _X32 = 0x40000000
 
@@ -66,7 +86,9 @@ def seccomp_filter(*, pinned: bool = False) -> bytes | None:
     if table is None:
         return None
     architecture, numbers = table
-    special = {"clone", "clone3", "socket", "socketpair", "ioctl"} | (set() if pinned else {"sched_setaffinity"})
+    special = {"clone", "clone3", "socket", "socketpair", "ioctl", *_OF_ITSELF} - (
+        {"sched_setaffinity"} if pinned else set()
+    )
     refused = [number for name, number in numbers.items() if name not in special]
     refuse = _step(_RETURN, _ERROR | errno.EPERM)
     program = [
@@ -81,6 +103,9 @@ def seccomp_filter(*, pinned: bool = False) -> bytes | None:
     for name in ("socket", "socketpair"):
         known = [_step(_EQUALS, family, len(_FAMILIES) - index, 0) for index, family in enumerate(_FAMILIES)]
         program += _where(numbers[name], [_step(_LOAD, _ARGUMENT_0), *known, refuse])
+    for name in _OF_ITSELF - ({"sched_setaffinity"} if pinned else set()):
+        which = _ARGUMENT_1 if name in _WHO_SECOND else _ARGUMENT_0
+        program += _where(numbers[name], [_step(_LOAD, which), _step(_EQUALS, 0, 1, 0), refuse])
     asked = [_step(_EQUALS, _TIOCSTI, 1, 0), _step(_EQUALS, _TIOCLINUX, 0, 1), refuse]
     program += _where(numbers["ioctl"], [_step(_LOAD, _ARGUMENT_1), *asked])
     program.append(_step(_RETURN, _ALLOW))

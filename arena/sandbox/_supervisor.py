@@ -49,6 +49,15 @@ class Supervisor:
         finally:
             os.close(body)
 
+    def is_hung_up(self) -> bool:
+        """Return whether nobody is at the other end."""
+        poll = select.poll()
+        try:
+            poll.register(self._control, 0)  # the end is told anyway
+        except ValueError:
+            return True
+        return bool(poll.poll(0))
+
     def ask(self, *words: bytes) -> None:
         """Send a request that is answered when it is done.
 
@@ -135,6 +144,7 @@ class Command:
         stdout: What it writes.
         stderr: Likewise.
         exit_code: Once it is known; 128 + its number of one that a signal has ended.
+        is_lost: Whether nobody said what became of it.
     """
 
     def __init__(self, supervisor: Supervisor, name: bytes, stdout: Kept, stderr: Kept, status: int) -> None:
@@ -142,6 +152,7 @@ class Command:
         self._is_open = True
         self.stdout, self.stderr = stdout, stderr
         self.exit_code: int | None = None
+        self.is_lost = False
 
     def wait(self, deadline: float, also: int | None = None) -> bool:
         """Read what it writes until it has ended, `also` can be read, or the time is up.
@@ -211,6 +222,7 @@ class Command:
         kind, _, rest = said.partition(b"\n")[0].partition(b" ")
         if kind == b"error":
             raise ToolError(os.fsdecode(rest)[:500])
+        self.is_lost = not said
         # Whoever kills a command's runner, as `kill -9 -1` does, is taken to have killed the command.
         self.exit_code = int(rest) if kind == b"exit" else 128 + (int(rest) if kind == b"signal" else 9)
 

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import math
 import os
+import queue
 import resource
 import select
 import shutil
@@ -23,18 +25,18 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from arena.errors import PrerequisiteError, SandboxError, ToolError, UsageError
 from arena.sandbox._cgroups import ControlGroups
-from arena.sandbox._scratch import scratch
+from arena.sandbox._scratch import delete, scratch
 from arena.sandbox._seccomp import seccomp_filter
 from arena.sandbox._supervisor import Command, Supervisor, is_readable
 from arena.sandbox.contract import ExecResult, Guarantee, Sandbox, SandboxSettings, Shell, Snapshot
@@ -55,11 +57,14 @@ _ENVIRONMENT = {
     "TMPDIR": "/tmp",
     "TERM": "dumb",
 }
+_DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
+_TAR = ("tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--sparse", "--warning=no-file-ignored")
 _LONG_SCRIPT = 100_000
 _MOST_LAYERS = 40
-_SHELL = """while IFS= read -r -d '' -u 3 ARENA_COMMAND; do
+_SHELL = """ARENA_COUNT=0
+while IFS= read -r -d '' -u 3 ARENA_COMMAND; do
 eval "$ARENA_COMMAND" 3<&- 4>&-
-printf '%d\\0' "$?" >&4
+printf '%d %d\\0' "$((++ARENA_COUNT))" "$?" >&4
 done"""
 
 
@@ -80,7 +85,7 @@ class _Layer:
             self._users -= 1
             is_free = self._owned and self._users == 0
         if is_free:
-            _delete(self.folder)
+            delete(self.folder)
 
 
 class BubblewrapSnapshot(Snapshot):
@@ -128,6 +133,7 @@ class BubblewrapSandbox(Sandbox):
         self._bubblewrap = find_bubblewrap()
         self._layers = _layers(settings, snapshot)
         self._running: _Running | None = None
+        scratch().live.add(self)
         self._changing = threading.RLock()
         try:
             self._running = self._start()
@@ -141,7 +147,7 @@ class BubblewrapSandbox(Sandbox):
     def alive(self) -> bool:
         """Whether commands can be run."""
         running = self._running
-        return running is not None and not running.has_ended()
+        return running is not None and not running.supervisor.is_hung_up()
 
     def exec(
         self,
@@ -215,14 +221,15 @@ class BubblewrapSandbox(Sandbox):
         with self._changing:
             running = self._now()
             folder = scratch().new("snapshot")
-            running.supervisor.ask(b"stop")
             try:
-                _copy(running.upper(), folder)
+                running.supervisor.ask(b"stop")
+                try:
+                    running.copy_upper(folder)
+                finally:
+                    running.supervisor.ask(b"continue")
             except BaseException:
-                _delete(folder)
+                delete(folder)
                 raise
-            finally:
-                running.supervisor.ask(b"continue")
             layers = [_Layer(folder, owned=True), *(layer.hold() for layer in self._layers)]
             if len(layers) > _MOST_LAYERS:
                 layers = [self._flattened(layers)]
@@ -283,12 +290,37 @@ class BubblewrapSandbox(Sandbox):
         """Return one folder with what several that lie over each other show; lets those go."""
         folder = scratch().new("snapshot")
         lower = [word for layer in reversed(layers) for word in ("--overlay-src", str(layer.folder))]
-        command = [str(self._bubblewrap), "--unshare-user", "--ro-bind", "/", "/", *lower, "--ro-overlay", "/mnt"]
-        command += ["--bind", str(folder), "/media", "--", "cp", "-a", "/mnt/.", "/media/"]
-        done = subprocess.run(command, capture_output=True, check=False)
-        if done.returncode:
-            _delete(folder)
-            raise SandboxError(f"the workspace cannot be copied: {done.stderr.decode(errors='replace').strip()[:300]}")
+        command = [
+            str(self._bubblewrap),
+            "--unshare-user",
+            "--uid",
+            "0",
+            "--gid",
+            "0",
+            "--ro-bind",
+            "/",
+            "/",
+            *lower,
+            "--ro-overlay",
+            "/mnt",
+        ]
+        command += [
+            "--cap-add",
+            "CAP_DAC_OVERRIDE",
+            "--",
+            *_TAR,
+            "--xattrs-exclude=user.overlay.*",
+            "-C",
+            "/mnt",
+            "-cf",
+            "-",
+            ".",
+        ]
+        try:
+            _copy(command, folder)
+        except BaseException:
+            delete(folder)
+            raise
         for layer in layers:
             layer.release()
         return _Layer(folder, owned=True)
@@ -313,7 +345,7 @@ class BubblewrapSandbox(Sandbox):
         words = [_word(word, "an argument") for word in arguments]
         where = _word(self._absolute(directory or "."), "the directory")
         environ = [_word(f"{name}={value}", "a variable") for name, value in variables.items()]
-        given = _opened(stdin) if stdin else os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        given = _opened(stdin)
         opened.callback(os.close, given)
         if script:
             more = [_opened(script)]
@@ -329,7 +361,7 @@ class BubblewrapSandbox(Sandbox):
         if not in_time:
             command.kill()
             command.drain()
-        elif command.exit_code is not None and command.exit_code > 128:
+        elif command.is_lost:
             self._require_alive()
         (out, out_omitted), (err, err_omitted) = command.stdout.take(), command.stderr.take()
         code = command.exit_code if in_time else None
@@ -338,8 +370,10 @@ class BubblewrapSandbox(Sandbox):
     def _require_alive(self) -> None:
         """Raise `SandboxError` if it is the sandbox that has ended, and not only a command."""
         running = self._now()
-        if running.has_ended():
-            raise SandboxError(f"the sandbox has ended{running.last_words()}")
+        try:
+            running.supervisor.ask(b"ping")
+        except SandboxError:
+            raise SandboxError(f"the sandbox has ended{running.last_words()}") from None
 
     def _absolute(self, path: str | PurePosixPath) -> str:
         if not str(path):
@@ -375,12 +409,32 @@ class _Running:
     """
 
     def __init__(self, bubblewrap: Path, settings: SandboxSettings, layers: Sequence[Path]) -> None:
-        self._room = scratch().new("sandbox")
+        self._room, self._nodes = scratch().new("sandbox"), scratch().new("dev")
         self._process: subprocess.Popen[bytes] | None = None
         self._gone: int | None = None
-        self._errors: int | None = os.memfd_create("errors", os.MFD_CLOEXEC)
+        self._errors: int | None = None
         self.groups = ControlGroups(f"{scratch().token}-{self._room.name}", settings.limits)
         self.enforced, self.missing, limits, processors = _guarantees(settings, self.groups)
+        try:
+            self._begin(bubblewrap, settings, layers, limits, processors)
+        except (OSError, TimeoutError, ValueError) as error:
+            words = self.last_words() or f": {error}"
+            self.end()
+            raise SandboxError(f"the sandbox does not start{words}") from error
+        except BaseException:
+            self.end()
+            raise
+
+    def _begin(
+        self,
+        bubblewrap: Path,
+        settings: SandboxSettings,
+        layers: Sequence[Path],
+        limits: Sequence[str],
+        processors: Collection[int],
+    ) -> None:
+        """Start the processes, and wait until the first one inside is ready."""
+        errors = self._errors = os.memfd_create("errors", os.MFD_CLOEXEC)
         with contextlib.ExitStack() as opened:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             opened.enter_context(theirs)
@@ -394,43 +448,36 @@ class _Running:
             if filter := seccomp_filter(pinned=bool(processors)):
                 fds.append(_opened(filter))
                 opened.callback(os.close, fds[-1])
-            inner = _inner(bubblewrap, settings, layers, self._room, theirs.fileno(), fds[3:], limits)
-            outer = _outer(bubblewrap, settings, self._room, info_w, block)
+            inner = _inner(bubblewrap, settings, layers, self._room, self._nodes, theirs.fileno(), fds[3:], limits)
+            outer = _outer(bubblewrap, settings, self._room, self._nodes, info_w, block)
             try:
-                self._process = _spawn([*outer, *inner], fds, self._errors)
+                self._process = _spawn([*outer, *inner], fds, errors)
             finally:
                 os.close(info_w)
                 theirs.close()  # so that its end is seen at ours
-            try:
-                self._first = _child(info)
-                self._gone = os.pidfd_open(self._first)
-                if processors:
-                    os.sched_setaffinity(self._first, processors)
-                self.groups.add(self._first)
-                os.write(block_w, b"x")
-                ours.settimeout(_START_S)
-                if ours.recv(16) != b"ready":
-                    raise SandboxError(f"the sandbox does not start{self.last_words()}")
-                ours.settimeout(None)
-            except (OSError, TimeoutError, ValueError) as error:
-                words = self.last_words() or f": {error}"
-                self.end()
-                raise SandboxError(f"the sandbox does not start{words}") from error
-            except BaseException:
-                self.end()
-                raise
+            self._first = _child(info)
+            self._gone = os.pidfd_open(self._first)
+            if processors:
+                os.sched_setaffinity(self._first, processors)
+            self.groups.add(self._first)
+            os.write(block_w, b"x")
+            ours.settimeout(_START_S)
+            if ours.recv(16) != b"ready":
+                raise SandboxError(f"the sandbox does not start{self.last_words()}")
+            ours.settimeout(None)
 
-    def upper(self) -> Path:
-        """Return where what was changed in the workspace lies, seen from here."""
-        return Path(f"/proc/{self._first}/root{self._room}/upper")
+    def copy_upper(self, folder: Path) -> None:
+        """Copy what was changed in the workspace into a folder.
 
-    def has_ended(self) -> bool:
-        """Whether its processes are gone, or are about to be."""
-        if self._process is None or self._gone is None:
-            return True
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.2 if is_readable(self._gone, 0) else 0)
-        return self._process.poll() is not None
+        It is read in the outer bubblewrap's namespaces, where also what nobody may read can be, and by `tar`, which
+        follows no link: whoever runs inside may exchange files while they are read.
+
+        Raises:
+            SandboxError: It cannot be copied.
+        """
+        enter = ["nsenter", "--target", str(self._first), "--user", "--mount", "--preserve-credentials", "--"]
+        packing = [*_TAR, "--xattrs-exclude=user.overlay.origin", "-C", f"{self._room}/upper", "-cf", "-", "."]
+        _copy([*enter, *packing], folder, enter)
 
     def last_words(self) -> str:
         """Return what is known of its end."""
@@ -442,7 +489,8 @@ class _Running:
 
     def end(self) -> None:
         """End its processes, and remove what belongs to them."""
-        self.supervisor.close()
+        if hasattr(self, "supervisor"):
+            self.supervisor.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -456,6 +504,7 @@ class _Running:
             self._errors = None
         with contextlib.suppress(OSError):
             self._room.rmdir()
+        delete(self._nodes)
 
 
 class _BubblewrapShell(Shell):
@@ -480,6 +529,7 @@ class _BubblewrapShell(Shell):
             self._opened.close()
             raise
         self._is_open = True
+        self._count = 0
 
     @property
     def alive(self) -> bool:
@@ -506,11 +556,15 @@ class _BubblewrapShell(Shell):
             self._is_open = False
             with contextlib.suppress(SandboxError):
                 self._command.kill()
-            self._opened.close()
+            with self._busy:  # who runs a command sees that it has ended
+                self._opened.close()
 
     def _run(self, text: bytes, timeout_s: float, output_bytes: int) -> ExecResult:
         self._command.stdout.keep(output_bytes)
         self._command.stderr.keep(output_bytes)
+        if is_readable(self._codes, 0):
+            self._told(os.read(self._codes, 4096))
+        self._count += 1
         began = time.monotonic()
         self._say(text + b"\0", began + timeout_s)
         in_time = self._command.wait(began + timeout_s, self._codes)
@@ -520,16 +574,24 @@ class _BubblewrapShell(Shell):
                 self._command.kill()
                 self._command.wait(time.monotonic() + 1.0)
         code = self._command.exit_code
-        if code is None and (said := os.read(self._codes, 16)):
-            code = int(said.rstrip(b"\0"))
+        if code is None and (said := os.read(self._codes, 4096)):
+            code = self._told(said)
         elif code is None:  # it has closed its end, and is about to end
             self._command.wait(time.monotonic() + 1.0)
             code = self._command.exit_code
-        if not self.alive:
+        if self._command.is_lost:
             self._sandbox._require_alive()
         (out, out_omitted), (err, err_omitted) = self._command.stdout.take(), self._command.stderr.take()
         code = code if in_time else None
         return ExecResult(code, out, err, out_omitted, err_omitted, time.monotonic() - began, not in_time)
+
+    def _told(self, said: bytes) -> int:
+        """Return the code that the shell tells; end it if a command has written there, too."""
+        number, _, code = said.removesuffix(b"\0").partition(b" ")
+        if number == b"%d" % self._count and code.isdigit() and len(code) <= 3:
+            return int(code)
+        self._command.kill()
+        raise ToolError("a command has written to the shell's own pipe; the shell has been ended")
 
     def _say(self, text: bytes, deadline: float) -> None:
         """Hand a command over; a pipe holds little of a long one at a time."""
@@ -564,9 +626,11 @@ def find_bubblewrap() -> Path:
     return Path(found)
 
 
-def _outer(bubblewrap: Path, settings: SandboxSettings, room: Path, info: int, block: int) -> list[str]:
+def _outer(bubblewrap: Path, settings: SandboxSettings, room: Path, nodes: Path, info: int, block: int) -> list[str]:
     """Return the outer command: this machine as it is, and a file system in memory at `room`."""
-    command = [str(bubblewrap), "--unshare-user", "--bind", "/", "/", "--dev-bind", "/dev", "/dev"]
+    command = [str(bubblewrap), "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL"]
+    command += ["--bind", "/", "/", "--dev-bind", "/dev", "/dev"]
+    command += ["--dev-bind", str(nodes), str(nodes)]
     command += ["--size", str(settings.limits.disk_bytes), "--tmpfs", str(room)]
     for name in ("upper", "work", "tmp", "home"):
         command += ["--dir", f"{room}/{name}"]
@@ -578,6 +642,7 @@ def _inner(
     settings: SandboxSettings,
     layers: Iterable[Path],
     room: Path,
+    nodes: Path,
     control: int,
     filters: Sequence[int],
     limits: Iterable[str],
@@ -595,7 +660,18 @@ def _inner(
             command += ["--ro-bind", str(path), str(path)]
     for name in _ETC:
         command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    command += ["--proc", "/proc", "--dev", "/dev", "--size", str(64 << 20), "--tmpfs", "/dev/shm"]
+    command += [
+        "--proc",
+        "/proc",
+        *_hidden(nodes),
+        "--dev",
+        "/dev",
+        *_devices(nodes),
+        "--size",
+        str(64 << 20),
+        "--tmpfs",
+        "/dev/shm",
+    ]
     command += ["--ro-bind", str(Path(__file__).with_name("_inside.py")), _INSIDE]
     for name, content in _accounts().items():
         command += ["--ro-bind", str(content), f"/etc/{name}"]
@@ -613,6 +689,33 @@ def _inner(
         command += ["--seccomp", str(fd)]
     interpreter = python / "bin" / Path(getattr(sys, "_base_executable", sys.executable)).resolve().name
     return [*command, "--", str(interpreter), "-I", "-S", _INSIDE, str(control), *limits]
+
+
+def _devices(nodes: Path) -> list[str]:
+    """Return what shows device files of the sandbox's own, where we may make them.
+
+    Root's user may change the modes of the machine's own ones, whatever its capabilities.
+    """
+    if os.geteuid() != 0:
+        return []
+    command = list[str]()
+    for name, numbers in _DEVICES.items():
+        os.mknod(nodes / name, stat.S_IFCHR | 0o666, os.makedev(*numbers))
+        os.chmod(nodes / name, 0o666)
+        command += ["--dev-bind", str(nodes / name), f"/dev/{name}"]
+    return command
+
+
+def _hidden(nodes: Path) -> list[str]:
+    """Return what hides the kernel's files that only root's user may read."""
+    if os.geteuid() != 0:
+        return []
+    (nodes / "nothing").touch()
+    command = list[str]()
+    for path in sorted(Path("/proc").iterdir()):
+        if path.is_file() and not path.is_symlink() and not path.stat().st_mode & 0o004:
+            command += ["--ro-bind", str(nodes / "nothing"), str(path)]
+    return command
 
 
 @lru_cache(maxsize=1)
@@ -666,7 +769,7 @@ def _guarantees(
     if "cpu" not in enforced:
         usable = sorted(os.sched_getaffinity(0))
         wanted = math.ceil(limits.cpus)
-        first = os.getpid() % len(usable)
+        first = next(_turns) % len(usable)
         processors = set((usable[first:] + usable[:first])[:wanted])
         enforced["cpu"] = f"{len(processors)} of {len(usable)} processors"
     return enforced, missing, [f"{kind}={most}" for kind, most in each.items()], processors
@@ -674,7 +777,11 @@ def _guarantees(
 
 def _layers(settings: SandboxSettings, snapshot: Snapshot | None) -> list[_Layer]:
     """Return what the workspace is to lie over."""
-    if not settings.directory.startswith("/") or settings.directory in ("/", "/tmp", "/usr", "/proc", "/dev", "/etc"):
+    if (
+        not settings.directory.startswith("/")
+        or "\0" in settings.directory
+        or settings.directory in ("/", "/tmp", "/usr", "/proc", "/dev", "/etc")
+    ):
         raise UsageError(f"the workspace's directory is an absolute path of its own, not {settings.directory!r}")
     if isinstance(snapshot, BubblewrapSnapshot):
         return snapshot.layers()
@@ -688,23 +795,43 @@ def _layers(settings: SandboxSettings, snapshot: Snapshot | None) -> list[_Layer
     return [_Layer(folder, owned=False)]
 
 
-_spawners: dict[int, ThreadPoolExecutor] = {}
+_turns = itertools.count()
+_spawning = threading.Lock()
+_orders: dict[int, queue.SimpleQueue[Callable[[], None]]] = {}
 
 
 def _spawn(command: Sequence[str], fds: Sequence[int], errors: int) -> subprocess.Popen[bytes]:
     """Start a process from a thread that lives as long as we do: a sandbox is ended with the thread that started it."""
-    spawner = _spawners.setdefault(os.getpid(), ThreadPoolExecutor(1, "arena-sandbox"))
-    return spawner.submit(
-        subprocess.Popen,
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=errors,
-        pass_fds=tuple(fds),
-        env={},
-        cwd="/",
-        start_new_session=True,
-    ).result()
+    with _spawning:
+        if os.getpid() not in _orders:
+            _orders[os.getpid()] = orders = queue.SimpleQueue[Callable[[], None]]()
+            threading.Thread(target=_obey, args=(orders,), name="arena-sandbox", daemon=True).start()
+    started = Future[subprocess.Popen[bytes]]()
+
+    def start() -> None:
+        try:
+            started.set_result(
+                subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    pass_fds=tuple(fds),
+                    env={},
+                    cwd="/",
+                    start_new_session=True,
+                )
+            )
+        except BaseException as error:  # it belongs to whoever waits
+            started.set_exception(error)
+
+    _orders[os.getpid()].put(start)
+    return started.result()
+
+
+def _obey(orders: queue.SimpleQueue[Callable[[], None]]) -> None:
+    while True:
+        orders.get()()
 
 
 def _child(info: int) -> int:
@@ -742,7 +869,10 @@ def _arguments(command: str | Sequence[str]) -> tuple[Sequence[str], bytes]:
 def _word(text: str, what: str) -> bytes:
     if "\0" in text:
         raise UsageError(f"{what} has no NUL")
-    return os.fsencode(text)
+    try:
+        return os.fsencode(text)
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what} is text, and {text[error.start]!r} is no character") from None
 
 
 def _opened(content: bytes) -> int:
@@ -754,25 +884,17 @@ def _opened(content: bytes) -> int:
     return fd
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a folder's content with all that overlayfs needs to know.
+def _copy(packing: Sequence[str], folder: Path, enter: Sequence[str] = ()) -> None:
+    """Unpack what a command packs into a folder, in the namespaces that are entered first.
 
     Raises:
-        SandboxError: It cannot be copied.
+        SandboxError: One of them fails.
     """
-    command = ["cp", "-a", "--sparse=auto", "--reflink=auto", f"{source}/.", str(target)]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        raise SandboxError(f"the workspace cannot be copied: {done.stderr.decode(errors='replace').strip()[:300]}")
-
-
-def _delete(folder: Path) -> None:
-    """Delete a folder in which anything may be."""
-
-    def again(function: Any, path: str, _: object) -> None:
-        with contextlib.suppress(OSError):
-            os.chmod(os.path.dirname(path), 0o700)
-            os.chmod(path, 0o700, follow_symlinks=False) if os.chmod in os.supports_follow_symlinks else None
-            function(path)
-
-    shutil.rmtree(folder, onerror=again)
+    unpacking = [*enter, "tar", "--xattrs", "--xattrs-include=*", "-C", str(folder), "-xpf", "-"]
+    with tempfile.TemporaryFile() as errors:
+        with subprocess.Popen(packing, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as packer:
+            unpacked = subprocess.run(unpacking, stdin=packer.stdout, stderr=errors, check=False)
+        errors.seek(0)
+        # 1 is a file that changed while it was read.
+        if packer.returncode not in (0, 1) or unpacked.returncode:
+            raise SandboxError(f"the workspace cannot be copied: {errors.read(300).decode(errors='replace').strip()}")

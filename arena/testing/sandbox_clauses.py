@@ -206,6 +206,8 @@ def wrong_arguments_are_refused(probe: SandboxProbe) -> None:
         "a time of 0": lambda: sandbox.exec("true", timeout_s=0),
         "no time": lambda: sandbox.exec("true", timeout_s=float("nan")),
         "less than no output": lambda: sandbox.exec("true", output_bytes=-1),
+        "what is no text": lambda: sandbox.exec("echo \ud83d"),
+        "a path that is no text": lambda: sandbox.read_file("\ud83d"),
         "an empty path": lambda: sandbox.read_file(""),
         "a NUL in a path": lambda: sandbox.write_file("a\0b", b""),
         "a mode that is none": lambda: sandbox.write_file("a", b"", mode=0o7777),
@@ -232,6 +234,15 @@ def commands_run_side_by_side(probe: SandboxProbe) -> None:
     _same("outputs", [f"{i}\n".encode() for i in range(8)], done)
     if time.monotonic() - began > 6:
         broken(f"eight seconds of sleep took {time.monotonic() - began:.1f} s: they waited for each other")
+
+
+@CLAUSES.add
+def a_command_has_no_other_files_open(probe: SandboxProbe) -> None:
+    """Standard input, output and error, and nothing that serves anybody else."""
+    sandbox = probe.fresh()
+    _same("descriptors", "0\n1\n2\n3\n", output(sandbox, "true; exec ls /proc/self/fd"))  # 3 is the folder
+    told = sandbox.exec(["ls", "/proc/self/fd"], stdin=b"given").stdout
+    _same("descriptors", b"0\n1\n2\n3\n", told)
 
 
 # -- the shell ---------------------------------------------------------------------------------------------------------
@@ -269,6 +280,36 @@ def a_shell_outlives_a_time_out(probe: SandboxProbe) -> None:
     _same("state", b"kept\n", shell.run("echo $X").stdout)
     if "1010" in output(sandbox, _PROCESSES):
         broken("what it had started is still there")
+
+
+@CLAUSES.add
+def a_shells_time_out_ends_what_has_no_parent(probe: SandboxProbe) -> None:
+    """What it had started is ended, also what it has let go of."""
+    sandbox = probe.fresh()
+    shell = sandbox.shell()
+    shell.run("(setsid sleep 1020 &); (sleep 1021 &); sleep 1022", timeout_s=1.0)
+    if left := [line for line in output(sandbox, _PROCESSES).splitlines() if "sleep" in line]:
+        broken(f"there is still {left}")
+    _same("afterwards", b"fine\n", shell.run("echo fine").stdout)
+
+
+@CLAUSES.add
+def who_writes_to_a_shells_pipes_loses_the_shell(probe: SandboxProbe) -> None:
+    """A code is that of the command: what else is written for it ends the shell."""
+    sandbox = probe.fresh()
+    for forged in (r"0\0", r"abc\0", r"0"):
+        shell = sandbox.shell()
+        codes = list[int | None]()
+        try:
+            for command in (
+                f"for n in /proc/$$/fd/*; do printf '{forged}' > $n; done 2> /dev/null; (exit 7)",
+                "(exit 9)",
+            ):
+                codes.append(shell.run(command, timeout_s=5).exit_code)
+        except ToolError:
+            pass
+        if codes[1:] not in ([], [9]):  # of itself a command may say what it likes
+            broken(f"codes of 7 and 9 were {codes}")
 
 
 @CLAUSES.add
@@ -446,6 +487,32 @@ def snapshots_of_snapshots_are_whole(probe: SandboxProbe) -> None:
 
 
 @CLAUSES.add
+def a_snapshot_holds_whatever_there_is(probe: SandboxProbe) -> None:
+    """The workspace as it is: files and folders without rights, deep ones, special ones."""
+    sandbox = probe.fresh(workspace=probe.workspace())
+    output(
+        sandbox,
+        "mkdir none; echo x > none/x; echo y > y; chmod 500 sub; chmod 000 none y; mkfifo fifo; echo z > $'a\\nb'",
+    )
+    output(
+        sandbox,
+        "ln y hard; ln -s /etc/passwd link; rm kept.txt; d=deep; for i in $(seq 300); do d=$d/d; done; mkdir -p $d",
+    )
+    told = (
+        "chmod 700 none; chmod 600 y hard; cat none/x y hard $'a\\nb'; readlink link; find deep | wc -l; "
+        "ls kept.txt 2>&1 | wc -l"
+    )
+    expected = "x\ny\ny\nz\n/etc/passwd\n301\n1\n"
+    with sandbox.snapshot() as snapshot:
+        sandbox.restore(snapshot)
+        _same("restored", expected, output(sandbox, told))
+        branch = probe.fresh(snapshot)
+        _same("branched", expected, output(branch, told))
+        modes = "stat -c '%a %F' sub fifo"
+        _same("modes", "500 directory\n644 fifo\n", output(branch, modes))
+
+
+@CLAUSES.add
 def a_closed_snapshot_is_refused(probe: SandboxProbe) -> None:
     """The snapshot is closed."""
     sandbox = probe.fresh()
@@ -465,6 +532,7 @@ def a_snapshot_holds_processes_and_lets_them_go(probe: SandboxProbe) -> None:
     sandbox = probe.fresh()
     shell = sandbox.shell()
     shell.run("A=1; (while true; do date +%s%N > ticks; sleep 0.05; done) > /dev/null 2>&1 &")
+    output(sandbox, "until [ -s ticks ]; do sleep 0.05; done", timeout_s=20)
     probe.snapshot(sandbox)
     first = sandbox.read_file("ticks")
     time.sleep(0.5)
@@ -580,6 +648,28 @@ def the_first_process_is_out_of_reach(probe: SandboxProbe) -> None:
 
 
 @CLAUSES.add
+def the_first_process_keeps_its_limits(probe: SandboxProbe) -> None:
+    """What serves commands is not slowed down or starved by them, nor is another command looked into."""
+    sandbox = probe.fresh()
+    for command in ("prlimit --pid 1 --nofile=4:4", "prlimit --pid 1 --as=1:1", "chrt -i -p 0 1", "renice -n 19 -p 1"):
+        if sandbox.exec(command).ok:
+            broken(f"{command!r} succeeded")
+    _same("of itself", 0, sandbox.exec("prlimit --pid 0 --nofile=32:32 true; ulimit -n 32").exit_code)
+    _same("afterwards", b"fine\n", sandbox.exec("echo fine").stdout)
+
+
+@CLAUSES.add
+def this_machines_devices_stay_as_they_are(probe: SandboxProbe) -> None:
+    """Nothing outside can be changed, not by the mode of a device either."""
+    devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom", "tty")]
+    before = [os.stat(device).st_mode for device in devices]
+    sandbox = probe.fresh()
+    sandbox.exec(f"chmod 667 {' '.join(devices)} /proc/self/fd/0 /proc/self/fd/1")
+    _same("modes", before, [os.stat(device).st_mode for device in devices])
+    _same("devices", "0\n3\n", output(sandbox, "echo x > /dev/null; wc -c < /dev/null; head -c 3 /dev/zero | wc -c"))
+
+
+@CLAUSES.add
 def commands_cannot_gain_by_writing_on_others_pipes(probe: SandboxProbe) -> None:
     """A command's code is its own."""
     sandbox = probe.fresh()
@@ -683,6 +773,18 @@ def a_stopped_sandbox_is_gone(probe: SandboxProbe) -> None:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         if mark in _read(path):
             broken("a process of it still runs")
+
+
+@CLAUSES.add
+def a_sandbox_that_is_lost_is_no_result(probe: SandboxProbe) -> None:
+    """What the back end fails to do never counts as a command's result."""
+    sandbox = probe.fresh()
+    for _ in range(3):
+        done = sandbox.exec(
+            "head -c 20M /dev/zero > a; head -c 14M /dev/zero > /tmp/b; head -c 1G /dev/zero | tail", timeout_s=30
+        )
+        if not sandbox.alive or done.ok:
+            broken(f"it gave {done.exit_code} and is alive: {sandbox.alive}")
 
 
 @CLAUSES.add

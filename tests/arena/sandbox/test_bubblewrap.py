@@ -1,5 +1,6 @@
 """What is particular to bubblewrap: how it begins and ends, and what a machine that offers less can still guarantee."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -68,6 +69,57 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next_one(tmp_path: Path)
     assert again.stderr == b""
     assert not found("arena-sandbox-*", str(tmp_path))
     assert found("**/arena-sandbox-*", "/sys/fs/cgroup") <= groups
+
+
+def test_whoever_ends_without_stopping_leaves_nothing(tmp_path: Path) -> None:
+    groups = found("**/arena-sandbox-*", "/sys/fs/cgroup")
+    script = "from arena.sandbox import open_sandbox; s = open_sandbox(); s.exec('sleep 1023 &'); kept = s.snapshot()"
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True)
+    assert done.stderr == b""
+    assert not list(tmp_path.iterdir())
+    assert not _runs("1023")
+    assert found("**/arena-sandbox-*", "/sys/fs/cgroup") <= groups
+
+
+def test_processes_that_begin_at_once_keep_their_folders(tmp_path: Path) -> None:
+    script = "import time; from arena.sandbox._scratch import scratch; "
+    script += "folder = scratch().folder; time.sleep(1); assert folder.is_dir()"
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    started = [subprocess.Popen([sys.executable, "-c", script], env=environment) for _ in range(8)]
+    assert [process.wait() for process in started] == [0] * 8
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_deep_folder_is_deleted() -> None:
+    before = found("arena-sandbox-*/snapshot-*")
+    with open_sandbox() as sandbox:
+        nest = "import os\nfor i in range(1500): os.mkdir('d'); os.chdir('d')"
+        assert sandbox.exec(["python3", "-c", nest]).ok
+        with sandbox.snapshot() as snapshot, open_sandbox(snapshot=snapshot) as branch:
+            assert branch.exec("find . | wc -l").stdout == b"1501\n"
+    assert found("arena-sandbox-*/snapshot-*") == before
+
+
+def test_what_is_exchanged_while_it_is_copied_leads_nowhere(tmp_path: Path) -> None:
+    """Copying never follows a link, however quickly a folder becomes one; nothing is held here."""
+    (tmp_path / "secret.txt").write_text("secret")
+    with open_sandbox() as sandbox:
+        assert isinstance(sandbox, BubblewrapSandbox)
+        assert sandbox._running is not None
+        made = f"for i in $(seq 60); do mkdir $i; echo mine > $i/secret.txt; ln -s {tmp_path} $i.l; done"
+        assert sandbox.exec(made).ok
+        swap = "import ctypes\nc = ctypes.CDLL(None)\nwhile True:\n"
+        swap += " for i in range(1, 61): c.renameat2(-100, b'%d' % i, -100, b'%d.l' % i, 2)"
+        sandbox.write_file("/tmp/swap.py", swap.encode())
+        sandbox.exec("python3 /tmp/swap.py > /dev/null 2>&1 &")
+        for number in range(3):
+            copied = tmp_path / f"copied-{number}"
+            copied.mkdir()
+            with contextlib.suppress(SandboxError):  # what vanished while it was read
+                sandbox._running.copy_upper(copied)
+            told = [path.read_text() for path in copied.glob("[0-9]*/secret.txt") if not path.parent.is_symlink()]
+            assert set(told) <= {"mine\n"}
 
 
 def _runs(word: str) -> bool:

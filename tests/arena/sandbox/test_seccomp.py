@@ -13,9 +13,9 @@ ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x50000 | errno.EPERM, 0x50
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 NUMBERS = {  # from the kernel's tables, beside those in the filter
     "x86_64": {"read": 0, "execve": 59, "clone": 56, "clone3": 435, "socket": 41, "mount": 165, "ioctl": 16, "bpf": 321}
-    | {"sched_setaffinity": 203, "unshare": 272, "ptrace": 101},
+    | {"sched_setaffinity": 203, "unshare": 272, "ptrace": 101, "prlimit64": 302, "setpriority": 141},
     "aarch64": {"read": 63, "execve": 221, "clone": 220, "clone3": 435, "socket": 198, "mount": 40, "ioctl": 29}
-    | {"bpf": 280, "sched_setaffinity": 122, "unshare": 97, "ptrace": 117},
+    | {"bpf": 280, "sched_setaffinity": 122, "unshare": 97, "ptrace": 117, "prlimit64": 261, "setpriority": 140},
 }
 
 
@@ -45,8 +45,9 @@ def test_verdicts(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def of(name: str, *arguments: int) -> int:
         return verdict(program, here, numbers[name], *arguments)
 
-    assert {of("read"), of("execve"), of("ptrace"), of("sched_setaffinity")} == {ALLOW}
-    assert {of("mount"), of("bpf"), of("unshare")} == {EPERM}
+    assert {of("read"), of("execve"), of("sched_setaffinity"), of("prlimit64"), of("setpriority")} == {ALLOW}
+    assert {of("mount"), of("bpf"), of("unshare"), of("ptrace")} == {EPERM}
+    assert {of("sched_setaffinity", 1), of("prlimit64", 1), of("setpriority", 0, 1)} == {EPERM}, "of others"
     assert of("clone3") == ENOSYS
     assert of("clone", 0x01200011) == ALLOW  # what fork asks for
     assert of("clone", 0x003D0F00) == ALLOW  # what a thread asks for
@@ -66,7 +67,7 @@ def test_verdicts(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_tables_name_the_same_calls() -> None:
     x86_64, aarch64 = _seccomp._X86_64, _seccomp._AARCH64
     assert set(aarch64) <= set(x86_64)
-    assert set(x86_64) - set(aarch64) == {"iopl", "ioperm"}
+    assert set(x86_64) - set(aarch64) == {"iopl", "ioperm", "modify_ldt"}
     assert len(set(x86_64.values())) == len(x86_64)
     assert len(set(aarch64.values())) == len(aarch64)
 
