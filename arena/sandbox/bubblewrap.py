@@ -891,6 +891,9 @@ def _copy(packing: Sequence[str], folder: Path, enter: Sequence[str] = ()) -> No
         SandboxError: One of them fails.
     """
     unpacking = [*enter, "tar", "--xattrs", "--xattrs-include=*", "-C", str(folder), "-xpf", "-"]
+    for program in (packing[0], unpacking[0]):
+        if shutil.which(program) is None:
+            raise SandboxError(f"a snapshot needs the program {program!r}, of util-linux or GNU tar")
     with tempfile.TemporaryFile() as errors:
         with subprocess.Popen(packing, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as packer:
             unpacked = subprocess.run(unpacking, stdin=packer.stdout, stderr=errors, check=False)
