@@ -22,7 +22,6 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from arena import TrainingJob, installed_version, make_vector
 from arena.agents.marl.actor_critic import ActorCritic, ActorCriticOptions, Method
 from arena.batching import EpisodeByEpisode
 from benchmarks.alfworld import spread
+from benchmarks.peer import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / ".venv-peers" / "benchmarl"
@@ -510,12 +510,7 @@ def mean_and_all(values: Sequence[float]) -> str:
 
 def prepare_peer() -> str:
     """Make the virtual environment of the unmodified `benchmarl` package where it is missing; return its versions."""
-    python = PEER / "bin" / "python"
-    if not python.exists():
-        print(f"making {PEER.relative_to(ROOT)} ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(PEER)], check=True)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(REQUIREMENTS)]
-    subprocess.run(install, check=True)
+    python = prepare(PEER, REQUIREMENTS)
     names = ("benchmarl", "torchrl", "torch", "pettingzoo")
     show = f"from importlib.metadata import version as v; print(', '.join(n + ' ' + v(n) for n in {names!r}))"
     return subprocess.run([str(python), "-c", show], check=True, capture_output=True, text=True).stdout.strip()

@@ -20,7 +20,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +28,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from arena.sandbox import Sandbox, SandboxLimits, SandboxSettings, Shell, Snapshot, open_sandbox
+from benchmarks.peer import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / ".venv-peers" / "swerex"
@@ -135,16 +135,6 @@ def at_once() -> list[float]:
     return [took]
 
 
-def prepare_peer() -> None:
-    """Make the virtual environment of the unmodified `swe-rex` package where it is missing."""
-    python = PEER / "bin" / "python"
-    if not python.exists():
-        print(f"making {PEER.relative_to(ROOT)} ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(PEER)], check=True)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(REQUIREMENTS)]
-    subprocess.run(install, check=True)
-
-
 def line(name: str, durations: list[float], peer: list[float] | None = None, target: float | None = None) -> str:
     """Return one row of the table."""
     middle = statistics.median(durations)
@@ -163,7 +153,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = range(parser.parse_args().rounds)
-    prepare_peer()
+    prepare(PEER, REQUIREMENTS)
     found: dict[str, list[float]] = {}
     with ExitStack() as stack:
         peer = Peer(stack)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.peer import prepare
+
 __all__ = ["ServerProcess", "arena_server", "bare_server", "openenv_server", "prepare_openenv"]
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -91,11 +93,6 @@ def _without_telemetry() -> dict[str, str]:
 
 def prepare_openenv() -> str:
     """Make the virtual environment of the unmodified `openenv` package where it is missing; return its versions."""
-    python = _OPENENV / "bin" / "python"
-    if not python.exists():
-        print(f"making {_OPENENV.relative_to(_ROOT)} ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", str(_OPENENV)], check=True)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", str(_REQUIREMENTS)]
-    subprocess.run(install, check=True)
+    python = prepare(_OPENENV, _REQUIREMENTS)
     show = "from importlib.metadata import version as v; print('openenv', v('openenv') + ', uvicorn', v('uvicorn'))"
     return subprocess.run([str(python), "-c", show], check=True, capture_output=True, text=True).stdout.strip()
