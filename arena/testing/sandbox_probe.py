@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from arena.sandbox import Sandbox, SandboxLimits, SandboxSettings, Snapshot
 from arena.testing.verdicts import broken
 
-__all__ = ["Open", "SandboxProbe"]
+__all__ = ["PROCESSES", "SMALL", "Open", "SandboxProbe", "output", "same", "texts"]
 
 Open: TypeAlias = Callable[[SandboxSettings, Snapshot | None], Sandbox]
 """Starts a sandbox."""
@@ -19,6 +19,10 @@ Open: TypeAlias = Callable[[SandboxSettings, Snapshot | None], Sandbox]
 SMALL = SandboxLimits(
     memory_bytes=256 << 20, cpus=1.0, processes=64, disk_bytes=32 << 20, file_bytes=16 << 20, open_files=128
 )
+
+"""Limits of every sandbox that a clause opens."""
+PROCESSES = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2> /dev/null; echo; done | grep -v '^$'"
+"""A command that writes the command line of every process that it sees."""
 
 
 class SandboxProbe:
@@ -76,3 +80,14 @@ def output(sandbox: Sandbox, command: str, **changes: Any) -> str:
     if not done.ok:
         broken(f"{command!r} ended with {done.exit_code}: {done.stderr.decode(errors='replace').strip()[-300:]}")
     return done.stdout.decode(errors="replace")
+
+
+def same(what: str, expected: object, got: object) -> None:
+    """Fail the clause that is running unless two values are equal."""
+    if expected != got:
+        broken(f"{what}: {got!r}, not {expected!r}")
+
+
+def texts(folder: Path) -> dict[str, str]:
+    """Return the content of every file below a folder, by name."""
+    return {path.name: path.read_text() for path in folder.rglob("*") if path.is_file()}
