@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from arena import PrerequisiteError, SandboxError, UsageError
-from arena.sandbox import GUARANTEES, Sandbox, SandboxLimits, SandboxSettings, bubblewrap, open_sandbox
-from arena.sandbox.bubblewrap import BubblewrapSandbox
+from arena.sandbox import GUARANTEES, Sandbox, SandboxLimits, SandboxSettings, open_sandbox
+from arena.sandbox.bubblewrap import BubblewrapSandbox, _command_lines, _guarantees, _running, _sandbox
 from arena.testing.sandbox_clauses import CLAUSES
 from arena.testing.sandbox_probe import SandboxProbe
 
@@ -157,7 +157,8 @@ def _allowing(unenforced: frozenset[str]) -> SandboxSettings:
 
 
 def test_it_refuses_to_start_without_a_guarantee_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bubblewrap, "seccomp_filter", lambda pinned=False: None)
+    for module in (_guarantees, _running):
+        monkeypatch.setattr(module, "seccomp_filter", lambda pinned=False: None)
     before = found("arena-sandbox-*/sandbox-*")
     with pytest.raises(SandboxError, match=r"cannot guarantee syscalls .* name them in `unenforced`"):
         open_sandbox()
@@ -173,7 +174,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     program.write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")
     program.chmod(0o755)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bubblewrap, "find_bubblewrap", lambda: program)
+        patch.setattr(_sandbox, "find_bubblewrap", lambda: program)
         began = time.monotonic()
         with pytest.raises(SandboxError, match="does not start: bwrap: No permissions to create a new namespace"):
             open_sandbox()
@@ -182,8 +183,8 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_without_bubblewrap_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    find_bubblewrap = bubblewrap.find_bubblewrap.__wrapped__
-    monkeypatch.setattr(bubblewrap, "find_spec", lambda name: None)
+    find_bubblewrap = _command_lines.find_bubblewrap.__wrapped__
+    monkeypatch.setattr(_command_lines, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(PrerequisiteError, match=r"pip install 'arena-rl\[sandbox\]'"):
         find_bubblewrap()
