@@ -21,7 +21,7 @@ SMALL = SandboxLimits(
 )
 
 """Limits of every sandbox that a clause opens."""
-PROCESSES = "for p in /proc/[0-9]*; do tr '\\0' ' ' < $p/cmdline 2> /dev/null; echo; done | grep -v '^$'"
+PROCESSES = "for p in /proc/[0-9]*; do tr '\\0\\n' '  ' < $p/cmdline 2> /dev/null; echo; done | grep -v '^$'"
 """A command that writes the command line of every process that it sees."""
 
 
@@ -54,6 +54,7 @@ class SandboxProbe:
     def workspace(self) -> Path:
         """Return a folder of this machine with a file and a folder in it."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
+        folder.chmod(0o755)  # the commands' user may be another one
         (folder / "kept.txt").write_text("kept\n")
         (folder / "sub").mkdir()
         (folder / "sub" / "deep.txt").write_text("deep\n")

@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 from arena.errors import SandboxError, ToolError
@@ -112,36 +113,55 @@ def nothing_is_left_behind(probe: SandboxProbe) -> None:
     """Processes, mounts, temporary folders and control groups are the same before and after."""
     folder = probe.workspace()
     probe.fresh().stop()
-    with _unchanged():
+    mark = f"arena-probe-{time.monotonic_ns()}"
+    with _unchanged(mark):
         sandbox = probe.fresh(workspace=folder)
-        sandbox.exec("setsid sleep 1017 & echo x > a")
+        sandbox.exec(f"setsid bash -c 'exec -a {mark}-1 sleep 1017' & echo x > a")
         with sandbox.snapshot() as snapshot:
             sandbox.restore(snapshot)
-            sandbox.exec("sleep 1018 &")
+            shell = sandbox.shell()
+            shell.run(f"(exec -a {mark}-2 sleep 1018) & (setsid bash -c 'exec -a {mark}-3 sleep 1024' &)")
+            if len([line for line in output(sandbox, PROCESSES).splitlines() if mark in line]) < 2:
+                broken("what was to be left behind does not run")
+            shell.close()
         sandbox.stop()
 
 
 @contextmanager
-def _unchanged() -> Iterator[None]:
-    before = _machine()
+def _unchanged(mark: str) -> Iterator[None]:
+    before = _machine(mark)
     yield
     deadline = time.monotonic() + 5
-    while (after := _machine()) != before and time.monotonic() < deadline:
+    while (after := _machine(mark)) != before and time.monotonic() < deadline:
         time.sleep(0.05)
     for what, found in after.items():
         if found != before[what]:
             broken(f"{what}: new {sorted(found - before[what])[:5]}, gone {sorted(before[what] - found)[:5]}")
 
 
-def _machine() -> dict[str, set[str]]:
-    children = {path.parent.name for path in Path("/proc").glob("[0-9]*/stat") if _parent(path) == os.getpid()}
+def _machine(mark: str) -> dict[str, set[str]]:
+    parents = {int(path.parent.name): _parent(path) for path in Path("/proc").glob("[0-9]*/stat")}
+    ours = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in ours} - ours:
+        ours |= more
+    own = _own_folders()  # others may open sandboxes at the same time
     return {
-        "processes": children,
+        "processes": {str(pid) for pid in ours},
+        "processes that were in it": {str(pid) for pid in parents if mark in _read(Path(f"/proc/{pid}/cmdline"))},
         "mounts": set(_read(Path("/proc/self/mounts")).splitlines()),
         "open files": {f"{len(os.listdir('/proc/self/fd'))} open files"},
-        "temporary folders": {str(path) for path in Path("/tmp").glob("arena-sandbox-*/*")},
-        "control groups": {str(path) for path in Path("/sys/fs/cgroup").glob("**/arena-sandbox-*")},
+        "temporary folders": {str(path) for name in own for path in Path(gettempdir()).glob(f"{name}/*")},
+        "control groups": {str(path) for name in own for path in Path("/sys/fs/cgroup").glob(f"**/{name}-*")},
     }
+
+
+def _own_folders() -> set[str]:
+    """Return the names of folders whose lock this process holds open."""
+    found = set[str]()
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            found |= {name for name in Path(os.readlink(link)).parts if name.startswith("arena-sandbox-")}
+    return found
 
 
 def _parent(stat: Path) -> int:

@@ -21,7 +21,7 @@ def files_come_and_go_as_they_are(probe: SandboxProbe) -> None:
     """Every byte; folders on the way are made."""
     sandbox = probe.fresh()
     content = os.urandom(1 << 20)
-    for path in ("a.bin", "new/folders/on the way/\u00fc\n.bin", "/tmp/b.bin"):
+    for path in ("a.bin", "new/folders/on the way/\u00fc\n.bin", "/tmp/b.bin", "no/text\udcff\n\udcfe '.bin"):
         sandbox.write_file(path, content)
         if sandbox.read_file(path) != content:
             broken(f"{path!r} comes back otherwise")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from arena.testing.report import Clauses
 from arena.testing.sandbox_probe import PROCESSES, SandboxProbe, output, same
@@ -37,11 +39,16 @@ def the_system_cannot_be_changed(probe: SandboxProbe) -> None:
 def this_machines_files_cannot_be_read(probe: SandboxProbe) -> None:
     """Only named folders can be read."""
     sandbox = probe.fresh()
-    for path in (Path.home() / "probe", probe.folder / "secret.txt", Path("/etc/shadow"), Path("/etc/hostname")):
-        if path.parent == probe.folder:
+    with TemporaryDirectory(dir=Path.home()) as home:
+        ours = [Path(home) / "secret.txt", probe.folder / "secret.txt"]
+        for path in ours:
             path.write_text("secret")
-        if sandbox.exec(["cat", str(path)]).ok:
-            broken(f"{path} can be read")
+            path.chmod(0o644)
+            path.parent.chmod(0o755)
+        for path in (*ours, Path("/etc/shadow"), Path("/etc/hostname"), Path("/etc/machine-id")):
+            told = sandbox.exec(["cat", str(path)])
+            if told.ok and told.stdout and told.stdout == (path.read_bytes() if path.exists() else b""):
+                broken(f"{path} can be read")
     if "secret" in output(sandbox, "cat /proc/*/cmdline /proc/mounts /proc/*/mountinfo 2> /dev/null || true"):
         broken("a name of this machine is shown")
 
@@ -88,10 +95,12 @@ def namespaces_and_mounts_are_refused(probe: SandboxProbe) -> None:
     ):
         if sandbox.exec(f"PATH=$PATH:/sbin:/usr/sbin; {command}").ok:
             broken(f"{command!r} succeeded")
-    caps = re.findall(r"Cap(?:Prm|Eff|Bnd|Amb):\s*(\w+)", output(sandbox, "cat /proc/self/status"))
-    if any(int(one, 16) for one in caps):
+    status = output(sandbox, "cat /proc/self/status")
+    caps = re.findall(r"Cap(?:Inh|Prm|Eff|Amb):\s*(\w+)", status)
+    if len(caps) != 4 or any(int(one, 16) for one in caps):
         broken(f"a command has capabilities: {caps}")
-    same("no new privileges", ["1"], re.findall(r"NoNewPrivs:\s*(\d)", output(sandbox, "cat /proc/self/status")))
+    # Then what a program could be given (CapBnd) is given to none.
+    same("no new privileges", ["1"], re.findall(r"NoNewPrivs:\s*(\d)", status))
 
 
 @CLAUSES.add
@@ -143,7 +152,11 @@ def this_machines_devices_stay_as_they_are(probe: SandboxProbe) -> None:
 
 @CLAUSES.add
 def commands_cannot_gain_by_writing_on_others_pipes(probe: SandboxProbe) -> None:
-    """A command's code is its own."""
+    """A command's code is its own, whatever others write wherever they can."""
     sandbox = probe.fresh()
-    forge = "for p in /proc/[0-9]*/fd/*; do echo 'exit 0' > $p; done 2> /dev/null; exit 5"
-    same("code", 5, sandbox.exec(forge, timeout_s=20).exit_code)
+    forge = "for p in /proc/[0-9]*/fd/*; do timeout 1 bash -c 'echo exit 0 > $0; printf \"0\\0\" > $0' $p; done"
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(sandbox.exec, "touch begun; until [ -e over ]; do sleep 0.1; done; exit 7", timeout_s=50)
+        output(sandbox, "until [ -e begun ]; do sleep 0.1; done", timeout_s=20)
+        own = sandbox.exec(f"({forge}) 2> /dev/null; touch over; exit 5", timeout_s=40)
+        same("codes", (5, 7), (own.exit_code, other.result().exit_code))

@@ -27,6 +27,44 @@ def memory_is_limited(probe: SandboxProbe) -> None:
 
 
 @CLAUSES.add
+def memory_is_of_all_together(probe: SandboxProbe) -> None:
+    """All processes together get so much memory."""
+    sandbox = probe.fresh()
+    need("memory" in sandbox.enforced, "memory is not limited")
+    need("each process" not in sandbox.enforced["memory"], "memory is limited for each process only")
+    hold = "(head -c 100M /dev/zero; sleep 3) | tail > /dev/null"
+    count = "n=0; for pid in $pids; do wait $pid && n=$((n + 1)); done 2> /dev/null; echo $n"
+    told = output(sandbox, f'pids=; for i in 1 2 3 4; do ({hold}) & pids="$pids $!"; done; {count}', timeout_s=60)
+    if int(told) > 2:
+        broken(f"{told.strip()} processes held 100 MB each, of {SMALL.memory_bytes} bytes")
+    same("afterwards", b"fine\n", sandbox.exec("echo fine").stdout)
+
+
+@CLAUSES.add
+def processor_time_is_limited(probe: SandboxProbe) -> None:
+    """All processes together get so much processor time a second."""
+    sandbox = probe.fresh(limits=SMALL.model_copy(update={"cpus": 0.5}))
+    need("cpu" in sandbox.enforced, "processor time is not limited")
+    need("processors" not in sandbox.enforced["cpu"], "whole processors are given")
+    loop = "for i in 1 2 3; do (end=$((SECONDS + 3)); while [ $SECONDS -lt $end ]; do :; done) & done; wait"
+    done = sandbox.exec(f"TIMEFORMAT='%R %U %S'; time {{ {loop}; }}", timeout_s=60)
+    passed, user, system = map(float, done.stderr.split())
+    if user + system > 0.75 * passed:
+        broken(f"{user + system:.2f} s of processor time in {passed:.2f} s, with half a processor")
+
+
+@CLAUSES.add
+def open_files_are_limited(probe: SandboxProbe) -> None:
+    """Open files of a process."""
+    sandbox = probe.fresh()
+    told = output(sandbox, "ulimit -Hn; ulimit -Sn; ulimit -n 4096 2> /dev/null; ulimit -n").split()
+    same("limits", [str(SMALL.open_files)] * 3, told)
+    opening = 'for i in $(seq 10 200); do eval "exec $i< /dev/null" || exit 3; done'
+    if sandbox.exec(opening).ok:
+        broken(f"191 files could be opened, of {SMALL.open_files}")
+
+
+@CLAUSES.add
 def files_in_memory_are_limited(probe: SandboxProbe) -> None:
     """All files together take at most so much room, wherever they are."""
     sandbox = probe.fresh()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from arena import ToolError
-from arena.sandbox import ExecResult, Mount, Sandbox, SandboxSettings, Shell, Snapshot, open_sandbox
+from arena.sandbox import ExecResult, Mount, Sandbox, SandboxLimits, SandboxSettings, Shell, Snapshot, open_sandbox
 from arena.sandbox.bubblewrap import BubblewrapSandbox
 from arena.testing.report import NotApplicable
 from arena.testing.sandbox_clauses import CLAUSES
@@ -77,6 +77,11 @@ class Open(BubblewrapSandbox):
         )
 
 
+class Generous(BubblewrapSandbox):
+    def __init__(self, settings: SandboxSettings, snapshot: Snapshot | None = None) -> None:
+        super().__init__(SandboxSettings(**{**_fields(settings), "limits": SandboxLimits()}), snapshot)
+
+
 class Amnesiac(BubblewrapSandbox):
     def shell(self) -> Shell:
         sandbox, shell = self, super().shell()
@@ -94,6 +99,7 @@ DEFECTS: dict[type[BubblewrapSandbox], set[str]] = {
     Hasty: {"a_time_out_ends_the_whole_tree", "output_is_kept_within_its_bounds"},
     Chatty: {"what_is_no_file_is_a_tool_error", "links_lead_nowhere_else"},
     Open: {"this_machines_files_cannot_be_read"},
+    Generous: {"memory_is_of_all_together", "processor_time_is_limited", "open_files_are_limited"},
     Amnesiac: {"a_shell_keeps_its_state", "a_shell_that_exits_gives_its_code"},
 }
 
