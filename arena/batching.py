@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import wait
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from gymnasium import spaces
@@ -13,10 +15,14 @@ from arena.env import Environment, Taskset
 from arena.errors import ConfigError, UnsupportedError
 from arena.registry import make
 from arena.seeding import MAX_SEED, stream
+from arena.threads import CallThread
 from arena.types import Action, AgentID, SeatStep, TimeStep
 from arena.vector import VectorEnvironment, VectorStep
 
 __all__ = ["EpisodeByEpisode", "make_vector"]
+
+T = TypeVar("T")
+_MOST_THREADS = 128
 
 
 def make_vector(
@@ -54,7 +60,8 @@ class EpisodeByEpisode(VectorEnvironment):
 
     Each group draws its tasks and the seeds of its episodes from its own stream. Observations are flattened as
     Gymnasium's `flatten` does, the state is all of them side by side, and `metrics` has the verdict's ``score`` and
-    what the environment declares.
+    what the environment declares. Environments that wait (`EnvSpec.blocking`) are called side by side, each on a thread
+    of its own, or one of 128 that they share; what comes out is the same.
 
     Args:
         make_env: Makes an instance.
@@ -69,9 +76,12 @@ class EpisodeByEpisode(VectorEnvironment):
     def __init__(self, make_env: Any, seeds: Sequence[int], per_seed: int, *, split: str) -> None:
         super().__init__(seeds, per_seed)
         self._envs: list[Environment] = [make_env()]
+        self._threads: list[CallThread] = []
         try:
             self._look_at(self._envs[0], split)
             self._envs += [make_env() for _ in range(len(self) - 1)]
+            if self._spec.blocking:
+                self._threads = [CallThread(f"row-{number}") for number in range(min(len(self), _MOST_THREADS))]
         except BaseException:
             self.close()
             raise
@@ -110,8 +120,7 @@ class EpisodeByEpisode(VectorEnvironment):
         self._alive = np.zeros(shape, bool)
         self._begun: list[tuple[int, int]] = [(0, 0)] * len(self)
         self._taken: list[list[list[int]]] = [[] for _ in range(len(self))]
-        for row in range(len(self)):
-            self._begin(row)
+        self._begin(range(len(self)))
         zeros, no = np.zeros(shape, np.float32), np.zeros(shape, bool)
         return self._answer(zeros, no, no, np.zeros(len(self), bool), None, {})
 
@@ -123,8 +132,8 @@ class EpisodeByEpisode(VectorEnvironment):
         over = np.zeros(len(self), bool)
         last: NDArray[np.float32] | None = None
         metrics: dict[str, NDArray[np.float32]] = {}
-        for row, env in enumerate(self._envs):
-            answer = env.step(self._chosen(row, actions[row]))
+        calls = (partial(env.step, self._chosen(row, actions[row])) for row, env in enumerate(self._envs))
+        for row, answer in enumerate(self._made(range(len(self)), calls)):
             self._taken[row].append(actions[row].tolist())
             for column, agent in enumerate(self.agents):
                 step = answer.seats.get(agent)
@@ -137,11 +146,11 @@ class EpisodeByEpisode(VectorEnvironment):
                 truncated[row] = self._alive[row]
             if answer.is_last or cut:
                 over[row] = True
-                self._judge(row, env, metrics)
         if over.any():
             last = self._observations.copy()
-            for ended in np.flatnonzero(over):
-                self._begin(int(ended))
+            ended = [int(row) for row in np.flatnonzero(over)]
+            self._judge(ended, metrics)
+            self._begin(ended)
         return self._answer(rewards, terminated, truncated, over, last, metrics)
 
     def snapshot(self) -> dict[str, Any]:
@@ -166,11 +175,11 @@ class EpisodeByEpisode(VectorEnvironment):
         """
         answer = self.reset()
         try:
-            for row, ((task_index, seed), taken) in enumerate(zip(state["begun"], state["taken"], strict=True)):
-                self._open(row, int(task_index), int(seed))
-                for actions in taken:
-                    self._show(row, self._envs[row].step(self._chosen(row, actions)))
-                    self._taken[row].append([int(action) for action in actions])
+            rows, begun = range(len(self)), [(int(task_index), int(seed)) for task_index, seed in state["begun"]]
+            histories = [taken for _, taken in zip(rows, state["taken"], strict=True)]
+            self._open(dict(zip(rows, begun, strict=True)))
+            for _ in self._made(rows, (partial(self._repeat, row, taken) for row, taken in enumerate(histories))):
+                pass
             for rng, words in zip(self._rngs, state["rngs"], strict=True):
                 rng.bit_generator.state = words
         except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -180,20 +189,45 @@ class EpisodeByEpisode(VectorEnvironment):
 
     def close(self) -> None:
         """Close every instance."""
-        for env in self._envs:
-            env.close()
+        for _ in self._made(range(len(self._envs)), (env.close for env in self._envs)):
+            pass
+        for thread in self._threads:
+            thread.stop()
+        self._threads = []
 
-    def _begin(self, row: int) -> None:
-        rng = self._rngs[row // self.per_seed]
-        self._open(row, int(rng.integers(len(self._tasks))), int(rng.integers(MAX_SEED)))
+    def _made(self, rows: Sequence[int], calls: Iterable[Callable[[], T]]) -> Iterable[T]:
+        """Return what calls of the environments of some rows give, in order: of each when it is due, or all at once."""
+        if not self._threads:
+            return (call() for call in calls)
+        futures = [self._threads[row % len(self._threads)].submit(call) for row, call in zip(rows, calls, strict=True)]
+        wait(futures)  # also where one failed: no call may be under way afterwards
+        return [future.result() for future in futures]
 
-    def _open(self, row: int, task_index: int, seed: int) -> None:
-        """Begin an episode of a task."""
+    def _begin(self, rows: Sequence[int]) -> None:
+        rngs = [self._rngs[row // self.per_seed] for row in rows]
+        drawn = [(int(rng.integers(len(self._tasks))), int(rng.integers(MAX_SEED))) for rng in rngs]
+        self._open(dict(zip(rows, drawn, strict=True)))
+
+    def _open(self, begun: Mapping[int, tuple[int, int]]) -> None:
+        """Begin an episode in some rows, each with a task, by its index, and a seed."""
+        rows = list(begun)
+        for row, first in zip(
+            rows, self._made(rows, (partial(self._first, row, *begun[row]) for row in rows)), strict=True
+        ):
+            self._observations[row], self._masks[row] = 0.0, self._usual
+            self._begun[row], self._taken[row] = begun[row], []
+            self._show(row, first)
+
+    def _first(self, row: int, task_index: int, seed: int) -> TimeStep:
         task = self._tasks.task(task_index)
         self._envs[row].prepare(task)
-        self._observations[row], self._masks[row] = 0.0, self._usual
-        self._begun[row], self._taken[row] = (task_index, seed), []
-        self._show(row, self._envs[row].reset(task, seed))
+        return self._envs[row].reset(task, seed)
+
+    def _repeat(self, row: int, taken: NDArray[np.integer[Any]]) -> None:
+        """Do again what was done in a row; it touches nothing of the others."""
+        for actions in taken:
+            self._show(row, self._envs[row].step(self._chosen(row, actions)))
+            self._taken[row].append([int(action) for action in actions])
 
     def _show(self, row: int, answer: TimeStep) -> None:
         self._alive[row] = False
@@ -224,10 +258,12 @@ class EpisodeByEpisode(VectorEnvironment):
             if self._alive[row, column]
         }
 
-    def _judge(self, row: int, env: Environment, metrics: dict[str, NDArray[np.float32]]) -> None:
-        score = env.score()
-        for name, value in {"score": score.value, **score.metrics}.items():
-            metrics.setdefault(name, np.full(len(self), np.nan, np.float32))[row] = value
+    def _judge(self, rows: Sequence[int], metrics: dict[str, NDArray[np.float32]]) -> None:
+        """Have the episodes of some rows, which are over, scored."""
+        scores = self._made(rows, (self._envs[row].score for row in rows))
+        for row, score in zip(rows, scores, strict=True):
+            for name, value in {"score": score.value, **score.metrics}.items():
+                metrics.setdefault(name, np.full(len(self), np.nan, np.float32))[row] = value
 
     def _answer(
         self,

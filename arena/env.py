@@ -2,7 +2,7 @@
 
 An environment hosts one episode at a time. Whoever drives it (a session) promises: `reset` first; then `step` with
 exactly the seats in `acting`, each with an action that passes `arena.legality.check_action`; no step after the end;
-calls never overlap.
+calls never overlap, though they need not all come from one thread.
 The environment promises what its `EnvSpec` declares; `arena.testing.check_env` runs every promise.
 """
 
@@ -66,6 +66,9 @@ class EnvSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         expert: `expert_action` works.
         experts: Names of its experts where there are several; the first one is asked where none is named.
         extra: The extra of this distribution that it needs, if any.
+        blocking: A call may wait for something outside this process (a command in a sandbox, a search over the
+            network). Episodes are then driven on threads of their own, side by side: calls of one instance never
+            overlap, those of two may.
     """
 
     id: str
@@ -86,6 +89,7 @@ class EnvSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     expert: bool = False
     experts: tuple[str, ...] = ()
     extra: str | None = None
+    blocking: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,12 +64,14 @@ class RetrieverSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         summary: One sentence.
         extra: The extra of this distribution that it needs, if any.
         deterministic: The same corpus and queries give the same hits; what asks another server cannot promise it.
+        blocking: A search waits for something outside this process, as `EnvSpec.blocking` says of a step.
     """
 
     id: str
     summary: str
     extra: str | None = None
     deterministic: bool = True
+    blocking: bool = False
 
 
 class Retriever(abc.ABC):

@@ -1,8 +1,9 @@
 """The runner: plays the episodes of a scenario and records them.
 
 It is the asynchronous driver around sessions: environments of this process are called one at a time on the event loop's
-thread; agents that wait for something, and sessions on a server, wait together. Each finished episode is appended to
-the trace file at once, so an interrupted or killed run loses only the episodes that were being played.
+thread, those that wait for something (`EnvSpec.blocking`) on a thread for each episode. These, agents that wait, and
+sessions on a server wait together. Each finished episode is appended to the trace file at once, so an interrupted or
+killed run loses only the episodes that were being played.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from functools import partial
 from typing import TypeAlias
 
 from arena.agent import Agent
+from arena.apart import SessionApart
 from arena.env import Environment
 from arena.errors import AgentError, ArenaError, BoundaryError, EnvError, ErrorRecord, PrerequisiteError
 from arena.play import PlayedSession, blaming, play_episode, settled
@@ -238,7 +240,8 @@ class _Run:
     def _session(self, env: Environment, planned: PlannedEpisode) -> PlayedSession:
         limits = self._scenario.limits.limits()
         if self._remote is None:
-            return Session(env, planned.task, planned.seed, limits=limits)
+            session = Session(env, planned.task, planned.seed, limits=limits)
+            return SessionApart(session) if env.spec.blocking else session
         env.close()
         return self._remote(env, planned.task, planned.seed, limits)
 

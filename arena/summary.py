@@ -174,9 +174,10 @@ class _Ends:
         name: str,
         ends: Mapping[str, EndRecord],
     ) -> None:
-        self.spec, self.by, self.name, self.ends = spec, by, name, ends
+        self.spec, self.by, self.name = spec, by, name
         self.planned = {episode.id: episode for episode in planned if episode.line_up == name}
-        scored = [(self.planned[id], end) for id, end in ends.items()]
+        self.ends = {id: ends[id] for id in self.planned if id in ends}  # whichever was over first
+        scored = [(self.planned[id], end) for id, end in self.ends.items()]
         self.completed = [(episode, end, end.score) for episode, end in scored if end.score is not None]
         self.clusters = [_cluster(episode) for episode, _, _ in self.completed]
 

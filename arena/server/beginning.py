@@ -84,7 +84,7 @@ class Beginner:
         owner = parent.stored.owner
         future, ours = self._sessions.claim(owner, request.key)
         if ours:
-            self._begin(owner, request.key, future, self._branch(parent, at, request.key))
+            self._begin(owner, request.key, future, self._branch(parent, request.at, at, request.key))
         return await self._created(request.id, spec, future, caller)
 
     def cancel(self) -> None:
@@ -144,12 +144,13 @@ class Beginner:
         self._matches.open(hosted, opened.record)
         return hosted
 
-    async def _branch(self, parent: Hosted, at: int, key: str) -> Hosted:
+    async def _branch(self, parent: Hosted, asked: int | None, at: int, key: str) -> Hosted:
+        """Begin a fork at step `at`; or, where none was asked for, after the steps that are under way."""
         stored = msgspec.structs.replace(parent.stored, id=_new_id(), key=key, created_at=time.time(), begin=at)
         hosted = Hosted(stored, parent.entries[: at + 1])
         snapshots = parent.opened is not None and parent.opened.snapshots
         if snapshots and at == len(parent.entries) - 1 and not parent.over and not parent.failure:
-            await self._host.branch(parent, hosted)
+            await self._host.branch(parent, hosted, asked)
         else:
             await self._host.begin(hosted, fresh_counts=True)
         return hosted

@@ -42,15 +42,14 @@ def make_env(env: str, options: dict[str, Any]) -> Environment:
         raise EnvError(f"{env}: {type(error).__name__}: {error}") from error
 
 
-def find_opening(frame: Prepare) -> Opening:
-    """Return what an episode is to be played on: its task, found and prepared.
+def find_opening(frame: Prepare, env: Environment) -> Opening:
+    """Return what an episode is to be played on: its task, found and prepared; the environment is closed.
 
     Raises:
         UnknownIdError: There is no such task.
         UnsupportedError: There is no such split.
         PrerequisiteError, EnvError: It cannot be prepared.
     """
-    env = make_env(frame.env, frame.options)
     try:
         taskset = env.taskset(_split(env, frame.split))
         task = taskset.sample(1, frame.seed)[0] if frame.task is None else taskset.get(frame.task)

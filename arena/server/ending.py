@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -55,7 +56,7 @@ class Closer:
         self._settings, self._sessions, self._host = settings, sessions, host
         self._ledger, self._matches, self._metrics = ledger, matches, metrics
         self._ending: dict[str, asyncio.Task[EndRecord]] = {}
-        self._truncating: set[asyncio.Task[None]] = set()
+        self._truncating: dict[str, asyncio.Task[None]] = {}
 
     async def close(self, request: Close) -> Closed:
         """Close a session, or say how it was closed.
@@ -87,13 +88,13 @@ class Closer:
                 _log.info("the session is reaped: %s", why, extra={"session": hosted.id})
                 self._end(hosted, AgentError(f"{_REAPED}: {why}").record())
             elif unix - hosted.stored.created_at > self._settings.max_wall_time_s and not hosted.over:
-                task = asyncio.create_task(self._stop_the_clock(hosted))
-                self._truncating.add(task)
-                task.add_done_callback(self._truncating.discard)
+                if hosted.id not in self._truncating:  # a step may be under way for long
+                    task = self._truncating[hosted.id] = asyncio.create_task(self._stop_the_clock(hosted))
+                    task.add_done_callback(partial(self._stopped, hosted.id))
 
     def cancel(self) -> None:
         """Give up what is ending: the server stops."""
-        for task in [*self._ending.values(), *self._truncating]:
+        for task in [*self._ending.values(), *self._truncating.values()]:
             task.cancel()
 
     # -- inside -----------------------------------------------------------------------------------------------------
@@ -114,6 +115,9 @@ class Closer:
         request = Truncate(id=0, session=hosted.id, index=len(hosted.entries), limit=limit)
         with suppress(ArenaError):
             await self._host.ask(hosted, request)
+
+    def _stopped(self, id: str, task: asyncio.Task[None]) -> None:
+        self._truncating.pop(id, None)
 
     def _end(self, hosted: Hosted, why: ErrorRecord | None, usage: Usage | None = None) -> asyncio.Task[EndRecord]:
         """Begin to end a session, once."""

@@ -12,15 +12,17 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from arena.errors import ErrorRecord
+from arena.errors import ArenaError, ErrorRecord
 from arena.protocol import Describe, Environments, RequestId, SeatInfo, Tasks
 from arena.recovery import Opening
 from arena.session import Counts
 from arena.trace import StepRecord
-from arena.types import Action, AgentID, Limits, Usage
+from arena.types import Action, AgentID, Limits, Usage, encode_msgpack
 
 __all__ = [
     "AT_WORK",
+    "AT_WORK_BYTES",
+    "MOST_THREADS",
     "Answer",
     "Ask",
     "Branch",
@@ -34,10 +36,12 @@ __all__ = [
     "FrameReader",
     "Hello",
     "Opened",
+    "Ping",
     "Prepare",
     "Rebuild",
     "Refusal",
     "Survey",
+    "failure",
     "pack",
     "temporary_prefix",
 ]
@@ -89,10 +93,19 @@ class Rebuild(_Frame, frozen=True):
 
 
 class Branch(_Frame, frozen=True):
-    """Fork a session of this worker where it stands, by snapshot: body is `Opened`."""
+    """Fork a session of this worker, by snapshot where it stands there: body is `Opened`.
+
+    Attributes:
+        session: The session's id.
+        new: The fork's.
+        at: Index of the step to fork at; the latest where None.
+        known: Number of the fork's entries that need not be told.
+    """
 
     session: str
     new: str
+    at: int | None
+    known: int
 
 
 class Call(_Frame, frozen=True):
@@ -137,7 +150,11 @@ class Survey(_Frame, frozen=True):
     """Say what every session has earned: body is {session: {seat: return}}."""
 
 
-Frame: TypeAlias = Ask | Prepare | Rebuild | Branch | Call | Check | Default | Drop | Survey
+class Ping(_Frame, frozen=True):
+    """Answer: the worker's main thread is well."""
+
+
+Frame: TypeAlias = Ask | Prepare | Rebuild | Branch | Call | Check | Default | Drop | Survey | Ping
 
 
 class Refusal(msgspec.Struct, frozen=True, array_like=True):
@@ -167,6 +184,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
         refusals: The refusals to remember.
         over: The episode is over.
         failed: The session failed.
+        handed_on: This is no answer yet: the session's own thread will give it.
     """
 
     req: int
@@ -177,6 +195,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     refusals: list[Refusal] = []
     over: bool = False
     failed: bool = False
+    handed_on: bool = False
 
 
 class Opened(msgspec.Struct, frozen=True, array_like=True):
@@ -209,8 +228,12 @@ class Dropped(msgspec.Struct, frozen=True, array_like=True):
 
 
 _LENGTH = struct.Struct("<I")
+MOST_THREADS = 128
+"""Threads of a worker for sessions whose environments wait; more sessions than these share them."""
 AT_WORK = struct.Struct("<Q")
-"""What a worker and the server share: the number of the frame that is being worked on."""
+"""The number of the frame that a thread of a worker works on, 0 for none: the main thread's, then the others'."""
+AT_WORK_BYTES = AT_WORK.size * (1 + MOST_THREADS)
+"""Size of the memory that a worker and the server share."""
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -223,6 +246,11 @@ def pack(frame: Frame | Answer | Hello) -> bytes:
     """Return a frame with its length before it."""
     body = _encode(frame)
     return _LENGTH.pack(len(body)) + body
+
+
+def failure(req: int, error: ArenaError, *, failed: bool = False) -> Answer:
+    """Return the answer that an error is; `failed` where the session cannot go on."""
+    return Answer(req, encode_msgpack(error.record()), error.code, failed=failed)
 
 
 class FrameReader:

@@ -23,13 +23,14 @@ from arena.protocol import Reply, Request
 from arena.server.frames import MSGPACK, Answer, Branch, Call, Frame, Opened, Rebuild
 from arena.server.ledger import Ledger, Standing, Stored
 from arena.server.pool import Job, Pool, WorkerProcess
+from arena.server.trials import Suspect, Trials
 from arena.types import encode_msgpack
 
 __all__ = ["Host", "Hosted", "answer_error", "decode_reply", "settle"]
 
 _log = logging.getLogger(__name__)
 _MOST_DEATHS = 4
-"""A session at whose work this many workers died in a row is given up; one death says little, when all were killed."""
+"""Work that needs no session is given up when this many workers have died at it."""
 _decode_opened = msgspec.msgpack.Decoder(Opened).decode
 _decode_error = msgspec.msgpack.Decoder(ErrorRecord).decode
 
@@ -55,6 +56,9 @@ class Hosted:
         holders: Connections that hold it.
         last_seen: When somebody last asked for it, on the monotonic clock.
         rewarded: Returns by seat, as of the last survey.
+        size: Bytes of its journal.
+        uncommitted: Entries that the ledger does not hold yet.
+        suspect: What is held against it when workers die.
     """
 
     stored: Stored
@@ -70,7 +74,7 @@ class Hosted:
     rewarded: dict[str, float] = field(default_factory=dict)
     size: int = 0
     uncommitted: int = 0
-    deaths: int = 0
+    suspect: Suspect = field(default_factory=Suspect)
     _waiting: list[Job] = field(default_factory=list)
     _news: asyncio.Event | None = None
 
@@ -104,6 +108,7 @@ class Host:
 
     def __init__(self, pool: Pool, ledger: Ledger, revived: Callable[[Hosted], None] = lambda hosted: None) -> None:
         self._pool, self._ledger, self._revived = pool, ledger, revived
+        self._trials = Trials()
 
     # -- to the session ---------------------------------------------------------------------------------------------
 
@@ -139,8 +144,8 @@ class Host:
         """
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
-        def lost(job: Job, at_work: bool) -> None:
-            job.deaths += at_work
+        def lost(job: Job, at_work: int) -> None:
+            job.deaths += at_work > 0
             if job.deaths >= _MOST_DEATHS:
                 settle(future, _failed(EnvError(f"{job.deaths} workers died at this")))
             else:
@@ -160,18 +165,26 @@ class Host:
         self._admit(hosted, answer)
         return self._noted(hosted)
 
-    async def branch(self, parent: Hosted, hosted: Hosted) -> Opened:
-        """Fork a session where it stands, in its own worker.
+    async def branch(self, parent: Hosted, hosted: Hosted, at: int | None) -> Opened:
+        """Fork a session in its own worker.
+
+        Args:
+            parent: The session.
+            hosted: The fork, with the entries that are known of it.
+            at: Index of the step to fork at; where the parent stands once it is this request's turn, if None.
 
         Raises:
             ArenaError: It could not be forked.
         """
-        answer = await self.request(parent, lambda req: Branch(req, parent.id, hosted.id))
+        known = len(hosted.entries)
+        answer = await self.request(parent, lambda req: Branch(req, parent.id, hosted.id, at, known))
         if parent.worker is None:
             raise EnvError("the session is gone", retryable=True)
         hosted.worker = parent.worker
         hosted.worker.load += 1
         self._admit(hosted, answer)
+        assert hosted.opened is not None
+        hosted.stored = msgspec.structs.replace(hosted.stored, begin=hosted.opened.record.index)
         return self._noted(hosted)
 
     def leave(self, hosted: Hosted) -> None:
@@ -184,8 +197,11 @@ class Host:
 
     async def _settled(self, hosted: Hosted, fresh_counts: bool) -> Answer:
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._send_rebuild(hosted, partial(settle, future), fresh_counts)
-        return _checked(await future)
+        self._ask_to_rebuild(hosted, partial(settle, future), fresh_counts)
+        try:
+            return _checked(await future)
+        finally:
+            self._trials.leave(hosted.suspect)
 
     def _noted(self, hosted: Hosted) -> Opened:
         opened = hosted.opened
@@ -217,7 +233,7 @@ class Host:
         if answer.counts is not None or answer.failed:
             self._stand(hosted, answer)
         if answer.entry is not None:
-            hosted.deaths = 0
+            hosted.suspect.deaths = 0
             hosted.entries.append(answer.entry)
             hosted.size += len(answer.entry)
             if self._ledger.durable:
@@ -246,15 +262,30 @@ class Host:
             hosted.failure = answer_error(answer)
         self._ledger.stand(hosted.id, hosted.standing)
 
-    def _lost(self, hosted: Hosted, job: Job, at_work: bool) -> None:
+    def _lost(self, hosted: Hosted, job: Job, at_work: int) -> None:
         """Put work aside whose worker has died, until the session is rebuilt."""
-        hosted.deaths += at_work
-        if hosted.deaths >= _MOST_DEATHS:
-            self._give_up(hosted, EnvError(f"{hosted.deaths} workers died at this session's work"))
+        if at_work:
+            self._suspect(hosted, job, at_work)
+        if hosted.suspect.is_guilty:
+            self._give_up(hosted, _guilty(hosted))
         self._dispatch(hosted, job)
+
+    def _suspect(self, hosted: Hosted, job: Job, at_work: int) -> None:
+        """Note that a worker died at a job; its answer, once there is one, acquits the session."""
+        hosted.suspect.blame(at_work)
+        if not job.deaths:
+            done = job.done
+
+            def acquit(answer: Answer) -> None:
+                self._trials.leave(hosted.suspect)
+                done(answer)
+
+            job.done = acquit
+        job.deaths += 1
 
     def _give_up(self, hosted: Hosted, error: ArenaError) -> None:
         hosted.failure = error
+        self._trials.leave(hosted.suspect)
         hosted.state = "dormant"
         self.leave(hosted)
         hosted.standing = msgspec.structs.replace(hosted.standing, failure=error.record())
@@ -267,7 +298,11 @@ class Host:
     def _revive(self, hosted: Hosted) -> None:
         hosted.state = "reviving"
         self.leave(hosted)
-        self._send_rebuild(hosted, partial(self._rebuilt, hosted), False)
+        self._ask_to_rebuild(hosted, partial(self._rebuilt, hosted), False)
+
+    def _ask_to_rebuild(self, hosted: Hosted, done: Done, fresh_counts: bool) -> None:
+        """Have a session rebuilt; one that is on trial waits for its turn."""
+        self._trials.enter(hosted.suspect, partial(self._send_rebuild, hosted, done, fresh_counts))
 
     def _send_rebuild(self, hosted: Hosted, done: Done, fresh_counts: bool) -> None:
         worker = self._pool.pick()
@@ -280,13 +315,14 @@ class Host:
                 req, stored.id, stored.opening, hosted.entries, standing.counts, standing.refusals, fresh_counts
             )
 
-        def lost(job: Job, at_work: bool) -> None:
+        def lost(job: Job, at_work: int) -> None:
             self.leave(hosted)
-            hosted.deaths += at_work
-            if hosted.deaths >= _MOST_DEATHS:
-                done(_failed(EnvError(f"{hosted.deaths} workers died at this session's work")))
+            hosted.suspect.blame(at_work)
+            if hosted.suspect.is_guilty:
+                self._trials.leave(hosted.suspect)
+                done(_failed(_guilty(hosted)))
             else:
-                self._send_rebuild(hosted, done, fresh_counts)
+                self._ask_to_rebuild(hosted, done, fresh_counts)
 
         def refused(answer: Answer) -> None:
             if answer.code is not None:
@@ -304,6 +340,8 @@ class Host:
         self._admit(hosted, answer)
         self._revived(hosted)
         waiting, hosted._waiting = hosted._waiting, []
+        if not any(job.deaths for job in waiting):
+            self._trials.leave(hosted.suspect)
         for job in waiting:
             self._dispatch(hosted, job)
 
@@ -311,6 +349,10 @@ class Host:
 def answer_error(answer: Answer) -> ArenaError:
     """Return the error that an answer with a code carries."""
     return ArenaError.from_record(_decode_error(answer.body))
+
+
+def _guilty(hosted: Hosted) -> EnvError:
+    return EnvError(f"{hosted.suspect.deaths} workers died at this session's work")
 
 
 def _failed(error: ArenaError) -> Answer:

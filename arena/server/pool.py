@@ -25,7 +25,18 @@ from typing import Any
 import msgspec
 
 from arena.errors import UsageError
-from arena.server.frames import AT_WORK, Answer, Frame, FrameReader, Hello, Prepare, pack, temporary_prefix
+from arena.server.frames import (
+    AT_WORK,
+    AT_WORK_BYTES,
+    Answer,
+    Frame,
+    FrameReader,
+    Hello,
+    Ping,
+    Prepare,
+    pack,
+    temporary_prefix,
+)
 
 __all__ = ["Job", "Pool", "WorkerProcess"]
 
@@ -43,14 +54,15 @@ class Job:
     Attributes:
         frame: Makes the frame from its number.
         done: Called with the answer.
-        lost: Called, instead of `done`, when the worker has died; True says that this job was the one at work.
+        lost: Called, instead of `done`, when the worker has died, with how many jobs were at work there, this one among
+            them; 0 where it was not.
         sent_at: When it was sent, on the monotonic clock.
         deaths: Workers that died at it.
     """
 
     frame: Callable[[int], Frame]
     done: Callable[[Answer], None]
-    lost: Callable[[Job, bool], None]
+    lost: Callable[[Job, int], None]
     sent_at: float = 0.0
     deaths: int = 0
 
@@ -62,6 +74,7 @@ class WorkerProcess(asyncio.Protocol):
     Attributes:
         number: Position in the pool.
         gone: Called when it is gone.
+        step_timeout_s: Seconds that a call of an environment may take in a thread of its own.
         imports: Modules that it imports at the start.
         load: Sessions that live here.
         ready: It has come up.
@@ -70,6 +83,7 @@ class WorkerProcess(asyncio.Protocol):
 
     number: int
     gone: Callable[[WorkerProcess], None]
+    step_timeout_s: float
     imports: tuple[str, ...] = ()
     load: int = 0
     ready: bool = False
@@ -77,6 +91,7 @@ class WorkerProcess(asyncio.Protocol):
     process: subprocess.Popen[bytes] | None = None
     last_answer_at: float = field(default_factory=time.monotonic)
     _jobs: dict[int, Job] = field(default_factory=dict)
+    _handed_on: dict[int, Job] = field(default_factory=dict)
     _preparing: dict[int, Job] = field(default_factory=dict)
     _out: list[bytes] = field(default_factory=list)
     _transport: asyncio.Transport | None = None
@@ -91,11 +106,12 @@ class WorkerProcess(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         shared = os.memfd_create("arena-worker")
-        os.ftruncate(shared, AT_WORK.size)
-        self._at_work = mmap.mmap(shared, AT_WORK.size)
+        os.ftruncate(shared, AT_WORK_BYTES)
+        self._at_work = mmap.mmap(shared, AT_WORK_BYTES)
+        command = [sys.executable, "-m", _WORKER, str(os.getpid()), str(theirs.fileno()), str(shared)]
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", _WORKER, str(os.getpid()), str(theirs.fileno()), str(shared), *self.imports],
+                [*command, str(self.step_timeout_s), *self.imports],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno(), shared],
                 start_new_session=True,
@@ -136,24 +152,31 @@ class WorkerProcess(asyncio.Protocol):
             self._transport.close()
 
     def stuck_s(self, now: float) -> float:
-        """Return for how long the job at the head of the queue has been at work."""
+        """Return for how long its main thread has been at the job at the head of the queue.
+
+        Where other threads have jobs and that one has none, it is asked whether it is well.
+        """
         for job in self._jobs.values():
             return now - max(job.sent_at, self.last_answer_at)
+        if self._handed_on and self.alive:
+            self.send(Job(Ping, lambda answer: None, lambda job, at_work: None))
         return 0.0
 
-    def take_jobs(self) -> tuple[list[tuple[Job, bool]], list[Job]]:
-        """Return, and forget, what has not been answered: whether each was at work, and what was being prepared."""
-        current = 0 if self._at_work is None else AT_WORK.unpack_from(self._at_work)[0]
-        jobs = [(job, req == current) for req, job in self._jobs.items()]
+    def take_jobs(self) -> tuple[list[tuple[Job, int]], list[Job]]:
+        """Return, and forget, what has not been answered, each as `Job.lost` takes it, and what was being prepared."""
+        left = sorted({**self._handed_on, **self._jobs}.items())
+        numbers = () if self._at_work is None else {req for (req,) in AT_WORK.iter_unpack(self._at_work)}
+        at_work = {req for req, _ in left if req in numbers}
+        jobs = [(job, len(at_work) if req in at_work else 0) for req, job in left]
         preparing = list(self._preparing.values())
-        self._jobs.clear()
-        self._preparing.clear()
+        for kept in (self._jobs, self._handed_on, self._preparing):
+            kept.clear()
         return jobs, preparing
 
     @property
     def pending(self) -> int:
         """Jobs that have not been answered."""
-        return len(self._jobs) + len(self._preparing)
+        return len(self._jobs) + len(self._handed_on) + len(self._preparing)
 
     def _flush(self) -> None:
         out, self._out = self._out, []
@@ -168,14 +191,22 @@ class WorkerProcess(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand out answers."""
-        self.last_answer_at = time.monotonic()
+        now = time.monotonic()
         for body in self._reader.feed(data):
             if not self._up:
                 msgspec.msgpack.decode(body, type=Hello)
                 self._up = self.ready = True
+                self.last_answer_at = now
                 continue
             answer = _decode_answer(body)
-            job = self._jobs.pop(answer.req, None) or self._preparing.pop(answer.req, None)
+            job = self._jobs.pop(answer.req, None)
+            if job is not None:
+                self.last_answer_at = now
+                if answer.handed_on:
+                    self._handed_on[answer.req] = job
+                    continue
+            else:
+                job = self._handed_on.pop(answer.req, None) or self._preparing.pop(answer.req, None)
             if job is not None:
                 try:
                     job.done(answer)
@@ -216,7 +247,7 @@ class Pool:
     async def start(self) -> None:
         """Spawn the workers; they come up by themselves."""
         for number in range(self._size):
-            worker = WorkerProcess(number, self._gone, self._imports)
+            worker = WorkerProcess(number, self._gone, self._step_timeout_s, self._imports)
             await worker.start()
             self.workers.append(worker)
         self._watch = asyncio.create_task(self._watch_over())
@@ -260,7 +291,7 @@ class Pool:
         dead.kill()
         if not came_up:  # it cannot even start: no hurry
             await asyncio.sleep(min(_LONGEST_PAUSE_S, 0.25 * 2 ** len(self._deaths)))
-        fresh = WorkerProcess(dead.number, self._gone, self._imports)
+        fresh = WorkerProcess(dead.number, self._gone, self._step_timeout_s, self._imports)
         await fresh.start()
         self.workers[dead.number] = fresh
         self._restarted()
@@ -291,7 +322,7 @@ def _hand_back(dead: WorkerProcess) -> None:
     for job, at_work in jobs:
         job.lost(job, at_work)
     for job in preparing:
-        job.lost(job, True)
+        job.lost(job, 1)
 
 
 async def _reap(worker: WorkerProcess, grace_s: float) -> None:

@@ -110,7 +110,7 @@ class Watcher:
 _LOST = Answer(0, code="LOST")
 
 
-def _lost(future: asyncio.Future[Answer], job: Job, at_work: bool) -> None:
+def _lost(future: asyncio.Future[Answer], job: Job, at_work: int) -> None:
     settle(future, _LOST)
 
 

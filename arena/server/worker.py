@@ -1,8 +1,9 @@
-"""A worker process: many sessions on one thread, driven over one socket.
+"""A worker process: many sessions, driven over one socket.
 
-Environments are called on the main thread alone, one after the other; only `Environment.prepare`, which is slow and
-safe to call twice at once, runs in threads of its own. The command line is the parent's process id, the socket's file
-descriptor, that of the memory both share, and modules to import.
+Environments are called on the main thread, one after the other; those that declare that they wait (`EnvSpec.blocking`)
+have a thread for each session instead, see `arena.server.lanes`. `Environment.prepare`, which is slow and safe to call
+twice at once, runs in threads of its own, too. The command line is the parent's process id, the socket's file
+descriptor, that of the memory both share, the seconds that a call of an environment may take, and modules to import.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import importlib
 import logging
 import mmap
 import os
-import queue
 import signal
 import socket
 import sys
@@ -21,47 +21,20 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import partial
 from typing import Any
 
 import msgspec
 
-from arena.errors import (
-    AgentError,
-    ArenaError,
-    BoundaryError,
-    EnvError,
-    ErrorRecord,
-    InvalidActionError,
-    OutOfOrderError,
-    UnsupportedError,
-)
-from arena.extras import versions
-from arena.protocol import (
-    Describe,
-    EnvironmentList,
-    Environments,
-    Expert,
-    ExpertAction,
-    GetTrace,
-    Read,
-    Records,
-    Reply,
-    Request,
-    Step,
-    Stepped,
-    Tasks,
-    TraceText,
-    Truncate,
-)
-from arena.recovery import Entry, Opening, entry_of, rebuild
+from arena.env import Environment
+from arena.errors import ArenaError, EnvError
+from arena.protocol import Describe, EnvironmentList, Environments, Read, Reply, Tasks
+from arena.recovery import Entry, Opening, rebuild
 from arena.registry import environments
-from arena.sampling import ActionSampler
-from arena.seeding import stream
-from arena.server.catalog import describe_env, find_opening, list_tasks, make_env, seat_info
+from arena.server.catalog import describe_env, list_tasks, make_env
 from arena.server.frames import (
     AT_WORK,
-    JSON,
+    AT_WORK_BYTES,
     Answer,
     Ask,
     Branch,
@@ -69,54 +42,38 @@ from arena.server.frames import (
     Check,
     Default,
     Drop,
-    Dropped,
-    Format,
     Frame,
     FrameReader,
     Hello,
-    Opened,
+    Ping,
     Prepare,
     Rebuild,
     Refusal,
     Survey,
+    failure,
     pack,
     temporary_prefix,
 )
-from arena.server.keepable import check_keepable
+from arena.server.lanes import Lane, Lanes, Work
+from arena.server.preparing import Preparers
+from arena.server.resident import Resident, request_of
 from arena.session import Counts, Session
-from arena.trace import AgentRef, EndRecord, Episode, EpisodeRecord, StepRecord
-from arena.types import AgentID, decode_msgpack, encode_json, encode_msgpack
+from arena.types import encode_msgpack
 
 __all__ = ["main"]
 
 _log = logging.getLogger(__name__)
-_MOST_RECORDS = 256
-"""Steps in one answer to `Read`."""
-_MOST_REFUSALS = 8
-"""Refusals of one step whose repeats are known."""
 _FLUSH_AFTER_S = 0.001
+_CLOSE_WITHIN_S = 1.0
+"""Seconds that calls in other threads get to return when the worker ends."""
 _COLLECT_AT = 5_000, 10, 10
 """Objects, and collections of the younger generations, after which a generation is searched for garbage."""
-_PREPARERS = 2
 _PR_SET_PDEATHSIG = 1
 
 _decode_frame = msgspec.msgpack.Decoder(Frame).decode
 _decode_entry = msgspec.msgpack.Decoder(Entry).decode
-_encode_entry = msgspec.msgpack.Encoder().encode
-_json_request = msgspec.json.Decoder(Request)
-_msgpack_request = msgspec.msgpack.Decoder(Request)
 
-
-class _Hosted:
-    """A session of this worker."""
-
-    __slots__ = ("end", "opening", "refusals", "returns", "session", "surveyed")
-
-    def __init__(self, session: Session, opening: Opening, refusals: list[Refusal]) -> None:
-        self.session, self.opening, self.refusals = session, opening, refusals
-        self.end: EndRecord | None = None
-        self.returns: dict[AgentID, float] = {}
-        self.surveyed = 0
+Handler = Callable[[Any], Answer]
 
 
 class Worker:
@@ -124,17 +81,20 @@ class Worker:
 
     Args:
         link: The socket to the server process; the worker ends when it is closed.
-        at_work: Shared with the server process: the number of the frame that is being worked on, 0 for none. Answers
+        at_work: Shared with the server process: the number of the frame that each thread works on, 0 for none. Answers
             leave in groups, so what has not been answered does not say at what a worker died.
+        timeout_s: Seconds after which a call in a thread of its own is given up.
     """
 
-    def __init__(self, link: socket.socket, at_work: mmap.mmap) -> None:
-        self._link, self._at_work = link, at_work
+    def __init__(self, link: socket.socket, at_work: mmap.mmap, timeout_s: float) -> None:
+        self._link, self._at_work, self._timeout_s = link, at_work, timeout_s
         self._sending = threading.Lock()
-        self._hosted: dict[str, _Hosted] = {}
+        self._residents: dict[str, Resident] = {}
         self._out: list[bytes] = []
-        self._to_prepare: queue.SimpleQueue[Prepare] = queue.SimpleQueue()
-        self._handlers: dict[type[Any], Callable[[Any], Answer]] = {
+        self._preparers = Preparers(self.send)
+        self._lanes = Lanes(self, at_work, timeout_s)
+        self._placed = self._lanes.placed
+        self._handlers: dict[type[Any], Handler] = {
             Ask: self._ask,
             Rebuild: self._rebuild,
             Branch: self._branch,
@@ -143,23 +103,23 @@ class Worker:
             Default: self._default,
             Drop: self._drop,
             Survey: self._survey,
+            Ping: self._ping,
         }
 
     def run(self) -> None:
         """Answer frames until the server process is gone."""
-        for _ in range(_PREPARERS):
-            threading.Thread(target=self._prepare, daemon=True).start()
-        self._send(pack(Hello(os.getpid())))
+        self._preparers.start()
+        self.send(pack(Hello(os.getpid())))
         reader = FrameReader()
         while data := self._link.recv(1 << 18):
             flushed = time.monotonic()
             for body in reader.feed(data):
                 frame = _decode_frame(body)
                 if isinstance(frame, Prepare):
-                    self._to_prepare.put(frame)
+                    self._preparers.put(frame)
                     continue
                 AT_WORK.pack_into(self._at_work, 0, frame.req)
-                self._out.append(self._packed(frame))
+                self._out.append(self._packed(frame, self._handler(frame)))
                 if time.monotonic() - flushed > _FLUSH_AFTER_S:
                     self._flush()
                     flushed = time.monotonic()
@@ -167,50 +127,92 @@ class Worker:
             self._flush()
 
     def close(self) -> None:
-        """Close every session."""
-        for hosted in self._hosted.values():
-            hosted.session.close()
+        """Close every session; those that are in the middle of a call are left to it after a while."""
+        for lane in set(self._placed.values()):
+            lane.clear()
+        for id, resident in list(self._residents.items()):
+            if (placed := self._placed.get(id)) is None:
+                resident.close()
+            else:
+                placed.put(Work(None, partial(_closed, resident)))
+        self._lanes.close(_CLOSE_WITHIN_S)
 
     # -- the link ---------------------------------------------------------------------------------------------------
+
+    def send(self, data: bytes) -> None:
+        """Send frames; any thread may."""
+        with self._sending:
+            self._link.sendall(data)
 
     def _flush(self) -> None:
         if self._out:
             data = b"".join(self._out)
             self._out.clear()
-            self._send(data)
+            self.send(data)
 
-    def _send(self, data: bytes) -> None:
-        with self._sending:
-            self._link.sendall(data)
-
-    def _packed(self, frame: Any) -> bytes:
+    def _packed(self, frame: Any, handle: Handler) -> bytes:
         try:
-            return pack(self._answer(frame))
+            return pack(_answer(frame, handle))
         except Exception as error:  # the boundary: an answer that cannot be sent must not end a worker
             _log.exception("an answer to a %s cannot be sent", type(frame).__name__)
-            return pack(_failure(frame.req, EnvError(f"{type(error).__name__}: {error}")))
+            return pack(failure(frame.req, EnvError(f"{type(error).__name__}: {error}")))
 
-    def _answer(self, frame: Any) -> Answer:
-        try:
-            return self._handlers[type(frame)](frame)
-        except ArenaError as error:
-            return _failure(frame.req, error)
-        except Exception as error:  # the boundary: one request must not end a worker
-            _log.exception("a %s failed", type(frame).__name__)
-            return _failure(frame.req, EnvError(f"{type(error).__name__}: {error}"))
+    # -- threads of their own ---------------------------------------------------------------------------------------
 
-    # -- preparing and asking ---------------------------------------------------------------------------------------
+    def _handler(self, frame: Any) -> Handler:
+        """Return what answers a frame on the main thread, or hands it on."""
+        if self._placed and (lane := self._placed.get(getattr(frame, "session", ""))) is not None:
+            return partial(self._hand_on, lane)
+        return self._handlers[type(frame)]
 
-    def _prepare(self) -> None:
-        while True:
-            frame = self._to_prepare.get()
-            try:
-                answer = Answer(frame.req, encode_msgpack(find_opening(frame)))
-            except ArenaError as error:
-                answer = _failure(frame.req, error)
-            except Exception as error:  # the boundary: the task cannot be prepared
-                answer = _failure(frame.req, EnvError(f"{frame.env}: {type(error).__name__}: {error}"))
-            self._send(pack(answer))
+    def _hand_on(self, lane: Lane, frame: Any) -> Answer:
+        """Leave a frame to its session's thread; what has been answered before can be read at once."""
+        if isinstance(frame, Call) and isinstance(request := request_of(frame), Read):
+            return self._get(frame.session).read(frame, request)
+        return self._left_to(lane, frame, self._handlers[type(frame)])
+
+    def _left_to(self, lane: Lane, frame: Any, handle: Handler) -> Answer:
+        lane.put(Work(frame, partial(self._packed, frame, handle)))
+        return Answer(frame.req, handed_on=True)
+
+    def settle(self, work: Work) -> None:
+        """Let readers see what was done; see `Owner`."""
+        frame = work.frame
+        for id in {frame.session, frame.new if isinstance(frame, Branch) else frame.session}:
+            if (resident := self._residents.get(id)) is not None:
+                resident.show()
+
+    def desert(self, work: Work) -> bytes:
+        """Fail the session whose environment does not return; see `Owner`."""
+        frame = work.frame
+        resident = self._residents.get(frame.session)
+        env = frame.opening.env if resident is None else resident.opening.env
+        error = EnvError(f"{env} did not return for {time.monotonic() - work.began:.0f} s")
+        if resident is None:
+            self._lanes.forget(frame.session)
+        elif resident.last_words is None:
+            work.deserted = resident.desert(error)
+        else:  # it hangs in closing
+            self._forget(frame.session)
+            return pack(resident.last_words)
+        return pack(failure(frame.req, error, failed=resident is not None))
+
+    def recant(self, work: Work) -> None:
+        """Close what a call has left that returned too late; see `Owner`."""
+        match work.frame:
+            case Rebuild(session=begun) | Branch(new=begun):
+                resident = self._residents.get(begun)
+                self._forget(begun)
+                if resident is not None:
+                    resident.close()
+        if work.deserted is not None:
+            work.deserted.close()
+
+    def _forget(self, id: str) -> None:
+        self._residents.pop(id, None)
+        self._lanes.forget(id)
+
+    # -- what needs no session --------------------------------------------------------------------------------------
 
     def _ask(self, frame: Ask) -> Answer:
         match frame.request:
@@ -222,13 +224,34 @@ class Worker:
                 reply = list_tasks(request)
         return Answer(frame.req, encode_msgpack(reply))
 
+    def _survey(self, frame: Survey) -> Answer:
+        returns = {id: resident.returns() for id, resident in list(self._residents.items())}
+        return Answer(frame.req, encode_msgpack(returns))
+
+    def _ping(self, frame: Ping) -> Answer:
+        return Answer(frame.req)
+
     # -- sessions ---------------------------------------------------------------------------------------------------
 
     def _rebuild(self, frame: Rebuild) -> Answer:
+        env = make_env(frame.opening.env, frame.opening.options)
+        if not env.spec.blocking:
+            return self._rebuilt(env, frame)
+        return self._left_to(self._lanes.place(frame.session), frame, partial(self._rebuilt_apart, env))
+
+    def _rebuilt_apart(self, env: Environment, frame: Rebuild) -> Answer:
+        try:
+            return self._rebuilt(env, frame)
+        except BaseException:
+            self._lanes.forget(frame.session)
+            raise
+
+    def _rebuilt(self, env: Environment, frame: Rebuild) -> Answer:
         opening = frame.opening
         entries = [_decode_entry(entry) for entry in frame.entries]
+        self._lanes.allow(frame.session, 2 * sum(entry.env_s for entry in entries))
         counts = Counts(elapsed_s=0.0) if frame.fresh_counts else frame.counts
-        session = rebuild(make_env(opening.env, opening.options), opening, entries, counts)
+        session = rebuild(env, opening, entries, counts)
         if frame.fresh_counts:
             session.restore_counts(Counts())
         known = len(entries)
@@ -238,223 +261,58 @@ class Worker:
             except BaseException:
                 session.close()
                 raise
-        return self._host(frame.req, frame.session, session, opening, frame.refusals, known)
+        return self._house(frame.req, frame.session, session, opening, frame.refusals, known)
 
     def _branch(self, frame: Branch) -> Answer:
         parent = self._get(frame.session)
-        twin = parent.session.fork(make_env(parent.opening.env, parent.opening.options))
-        return self._host(frame.req, frame.new, twin, parent.opening, [], len(twin.journal))
+        self._lanes.allow(frame.session, 2 * sum(record.env_s for record in parent.session.journal))
+        twin = parent.session.fork(make_env(parent.opening.env, parent.opening.options), frame.at)
+        if twin.env.spec.blocking:
+            self._lanes.place(frame.new)
+        return self._house(frame.req, frame.new, twin, parent.opening, [], frame.known)
 
-    def _host(
+    def _house(
         self, req: int, id: str, session: Session, opening: Opening, refusals: list[Refusal], known: int
     ) -> Answer:
         """Take a session in, and describe it; entries from `known` on are new."""
-        hosted = self._hosted[id] = _Hosted(session, opening, list(refusals))
-        over = session.status == "over"
-        if over:
-            hosted.end = session.end()
-        opened = Opened(
-            record=session.journal[-1],
-            seats={agent: seat_info(session.env, agent) for agent in session.env.possible_agents},
-            options=session.env.options.model_dump(mode="json"),
-            limits=session.limits,
-            entries=[_entry(session, record) for record in session.journal[known:]],
-            over=over,
-            snapshots=session.env.spec.snapshots,
-        )
-        return Answer(req, encode_msgpack(opened), over=over)
+        resident = self._residents[id] = Resident(session, opening, list(refusals))
+        opened = resident.opened(known)
+        return Answer(req, encode_msgpack(opened), over=opened.over)
 
-    def _get(self, id: str) -> _Hosted:
-        hosted = self._hosted.get(id)
-        if hosted is None:
+    def _get(self, id: str) -> Resident:
+        resident = self._residents.get(id)
+        if resident is None:
             raise EnvError(f"this worker has no session {id}", retryable=True)
-        return hosted
+        return resident
 
     def _call(self, call: Call) -> Answer:
-        hosted = self._get(call.session)
-        request = (_json_request if call.body_format == JSON else _msgpack_request).decode(call.body)
-        session = hosted.session
-        known = len(session.journal)
-        if isinstance(request, Step | Truncate):
-            check_keepable(request, call.body if call.body_format == JSON else b"")
-            return self._advance(call, hosted, request, known)
-        reply: Reply
-        match request:
-            case Read():
-                reply = _records(hosted, request)
-            case Expert():
-                reply = ExpertAction(id=request.id, action=session.expert_action(request.seat, request.kind))
-            case GetTrace():
-                end = session.end()
-                lines = _episode(call.session, hosted, end).lines().decode()
-                reply = TraceText(id=request.id, session=call.session, lines=lines)
-            case _:
-                raise UnsupportedError(f"a worker does not answer {type(request).__name__}")
-        return Answer(call.req, _encoded(reply, call.reply_format))
-
-    def _advance(self, call: Call, hosted: _Hosted, request: Step | Truncate, known: int) -> Answer:
-        """Take a step, or answer its repeat."""
-        session = hosted.session
-        if isinstance(request, Step) and (refusal := _repeated(request, hosted.refusals)) is not None:
-            error = decode_msgpack(refusal.error)
-            return Answer(call.req, refusal.error, error["code"], over=session.status == "over")
-        try:
-            record = _step(session, request) if isinstance(request, Step) else _truncate(session, request)
-        except InvalidActionError as error:
-            if isinstance(request, Step):
-                _remember(hosted.refusals, request, error)
-            return self._refused(call.req, hosted, error, known)
-        except ArenaError as error:
-            return _failure(call.req, error, failed=session.status == "failed")
-        entry = _entry(session, record) if len(session.journal) > known else None
-        over = session.status == "over"
-        if over and hosted.end is None:
-            hosted.end = session.end()
-        end = hosted.end if over and record.index == len(session.journal) - 1 else None
-        reply = Stepped(id=request.id, session=call.session, record=record, end=end)
-        return Answer(call.req, _encoded(reply, call.reply_format), entry=entry, over=over)
-
-    def _refused(self, req: int, hosted: _Hosted, error: InvalidActionError, known: int) -> Answer:
-        session = hosted.session
-        over = session.status == "over"
-        if over and hosted.end is None:
-            hosted.end = session.end()
-        return Answer(
-            req,
-            encode_msgpack(error.record()),
-            error.code,
-            entry=_entry(session, session.journal[-1]) if len(session.journal) > known else None,
-            counts=session.counts,
-            refusals=hosted.refusals,
-            over=over,
-        )
+        return self._get(call.session).call(call)
 
     def _check(self, frame: Check) -> Answer:
-        hosted = self._get(frame.session)
-        known = len(hosted.session.journal)
-        try:
-            hosted.session.check(frame.seat, frame.action)
-        except InvalidActionError as error:
-            return self._refused(frame.req, hosted, error, known)
-        return Answer(frame.req)
+        return self._get(frame.session).check(frame)
 
     def _default(self, frame: Default) -> Answer:
-        session = self._get(frame.session).session
-        step = session.journal[-1].time_step.seats[frame.seat]
-        rng = stream(session.seed, f"default:{frame.seat}:{len(session.journal)}")
-        return Answer(frame.req, encode_msgpack(ActionSampler(session.seats[frame.seat], rng).sample(step)))
+        return self._get(frame.session).default(frame)
 
     def _drop(self, frame: Drop) -> Answer:
-        hosted = self._get(frame.session)
-        session = hosted.session
-        session.spend(frame.usage)
-        if session.status == "running":
-            session.fail(_failure_of(frame.error))
-        end = msgspec.structs.replace(hosted.end or session.end(), usage=session.usage)
-        lines = _episode(frame.session, hosted, end).lines()
-        del self._hosted[frame.session]
-        session.close()
-        return Answer(frame.req, encode_msgpack(Dropped(encode_msgpack(end), lines)))
-
-    def _survey(self, frame: Survey) -> Answer:
-        return Answer(frame.req, encode_msgpack({id: _returns(hosted) for id, hosted in self._hosted.items()}))
+        answer = self._get(frame.session).drop(frame)
+        self._forget(frame.session)
+        return answer
 
 
-def _returns(hosted: _Hosted) -> dict[AgentID, float]:
-    """Return the sum of each seat's rewards so far."""
-    journal, returns = hosted.session.journal, hosted.returns
-    for record in journal[hosted.surveyed :]:
-        for agent, step in record.time_step.seats.items():
-            returns[agent] = returns.get(agent, 0.0) + step.reward
-    hosted.surveyed = len(journal)
-    return returns
+def _answer(frame: Any, handle: Handler) -> Answer:
+    try:
+        return handle(frame)
+    except ArenaError as error:
+        return failure(frame.req, error)
+    except (Exception, SystemExit) as error:  # the boundary: one request must not end a worker, or a thread
+        _log.exception("a %s failed", type(frame).__name__)
+        return failure(frame.req, EnvError(f"{type(error).__name__}: {error}"))
 
 
-def _failure_of(error: ErrorRecord | None) -> BoundaryError:
-    """Return why a session was closed before its episode was over."""
-    if error is None:
-        return AgentError("the session was closed before the episode was over")
-    failure = ArenaError.from_record(error)
-    return failure if isinstance(failure, BoundaryError) else AgentError(failure.message, **failure.details)
-
-
-def _repeated(request: Step, refusals: list[Refusal]) -> Refusal | None:
-    """Return the refusal of the very same request, if there was one."""
-    asked = (request.id, request.index, request.actions)
-    return next((refusal for refusal in refusals if asked == (refusal.id, refusal.index, refusal.actions)), None)
-
-
-def _remember(refusals: list[Refusal], request: Step, error: InvalidActionError) -> None:
-    """Note a refusal beside the others of the same step; a request without an id has no repeats."""
-    refusals[:] = [refusal for refusal in refusals if refusal.index == request.index][1 - _MOST_REFUSALS :]
-    if request.id != "":
-        refusals.append(Refusal(request.id, request.index, request.actions, encode_msgpack(error.record())))
-
-
-def _step(session: Session, request: Step) -> StepRecord:
-    return session.step(
-        request.index,
-        request.actions,
-        usage=request.usage,
-        agent_s=request.agent_s,
-        decisions=request.decisions,
-    )
-
-
-def _truncate(session: Session, request: Truncate) -> StepRecord:
-    journal = session.journal
-    if request.index < len(journal) and not journal[request.index].actions:
-        return journal[request.index]
-    if request.index != len(journal):
-        raise OutOfOrderError(f"step {request.index} was sent; the next step is {len(journal)}", next=len(journal))
-    session.spend(request.usage)
-    return session.truncate(request.limit.kind, request.limit.value, request.limit.limit)
-
-
-def _records(hosted: _Hosted, request: Read) -> Records:
-    session = hosted.session
-    first = max(0, request.after + 1)
-    return Records(
-        id=request.id,
-        session=request.session,
-        status="running" if session.status == "new" else session.status,
-        next=len(session.journal),
-        acting=session.acting,
-        records=session.journal[first : first + _MOST_RECORDS],
-        end=hosted.end,
-    )
-
-
-def _episode(id: str, hosted: _Hosted, end: EndRecord) -> Episode:
-    opening, session = hosted.opening, hosted.session
-    header = EpisodeRecord(
-        episode=id,
-        env=opening.env,
-        options=opening.options,
-        task=opening.task,
-        seed=opening.seed,
-        limits=session.limits,
-        seats={agent: AgentRef("remote") for agent in session.env.possible_agents},
-        versions=_versions(session.env.spec.extra),
-    )
-    return Episode(header, session.journal, end)
-
-
-@cache
-def _versions(extra: str | None) -> dict[str, str]:
-    return versions(extra)
-
-
-def _entry(session: Session, record: StepRecord) -> bytes:
-    return _encode_entry(entry_of(record, session.counts))
-
-
-def _encoded(reply: Reply, format: Format) -> bytes:
-    return encode_json(reply) if format == JSON else encode_msgpack(reply)
-
-
-def _failure(req: int, error: ArenaError, *, failed: bool = False) -> Answer:
-    return Answer(req, encode_msgpack(error.record()), error.code, failed=failed)
+def _closed(resident: Resident) -> bytes:
+    resident.close()
+    return b""
 
 
 def _die_with_parent(parent: int) -> None:
@@ -465,7 +323,7 @@ def _die_with_parent(parent: int) -> None:
 
 def main() -> None:
     """Work for the server process whose id and socket the command line names."""
-    parent, fd, shared, *imports = sys.argv[1:]
+    parent, fd, shared, timeout_s, *imports = sys.argv[1:]
     _die_with_parent(int(parent))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
@@ -473,7 +331,7 @@ def main() -> None:
     for module in imports:  # the operator's own, never a client's
         importlib.import_module(module)
     environments.ids()  # found here, before several threads look for them
-    worker = Worker(socket.socket(fileno=int(fd)), mmap.mmap(int(shared), AT_WORK.size))
+    worker = Worker(socket.socket(fileno=int(fd)), mmap.mmap(int(shared), AT_WORK_BYTES), float(timeout_s))
     gc.freeze()  # what has been imported stays: collecting need not look at it
     gc.set_threshold(*_COLLECT_AT)
     try:

@@ -458,8 +458,8 @@ def _priors(name: str) -> dict[Any, str]:
 
 
 def _spec_of(declared: EnvSpec, env: QA) -> EnvSpec:
-    id = env.options.retriever
-    return msgspec.structs.replace(declared, deterministic=make_retriever(id, {"corpus": FACTS}).spec.deterministic)
+    spec = make_retriever(env.options.retriever, {"corpus": FACTS}).spec
+    return msgspec.structs.replace(declared, deterministic=spec.deterministic, blocking=spec.blocking)
 
 
 QA.spec = SpecOfInstance(QA.spec, _spec_of)  # type: ignore[assignment]

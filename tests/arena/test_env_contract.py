@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import random
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -443,6 +444,17 @@ def _counts_episodes(self: Any, task: Task, seed: int) -> SeatStep:
     return msgspec.structs.replace(Walk.begin(self, task, seed), info={"episode": self.episodes})
 
 
+def _notes_its_thread(self: Any, options: Any = None) -> None:
+    Walk.__init__(self, options)
+    self.thread = threading.get_ident()
+
+
+def _only_on_its_thread(self: Any, action: Action) -> SeatStep:
+    if threading.get_ident() != self.thread:
+        raise RuntimeError("called from another thread than the one that made it")
+    return Walk.act(self, action)
+
+
 class _Shared(Walk):
     state: list[int] = []  # noqa: RUF012 - the defect: one list for all instances
 
@@ -667,6 +679,11 @@ DEFECTS: list[tuple[str, str, Any]] = [
     ),
     ("episodes counted", "reset_forgets_the_last_episode", variant(Walk, begin=_counts_episodes)),
     ("state shared by instances", "instances_are_independent", _Shared),
+    (
+        "bound to the thread that made it",
+        "episodes_that_wait_go_side_by_side",
+        variant(Walk, {"blocking": True}, __init__=_notes_its_thread, act=_only_on_its_thread),
+    ),
     ("draw from the global RNG", "global_generators_are_left_alone", variant(Walk, act=_draw_globally)),
     ("global RNG seeded", "global_generators_are_left_alone", _from_seed(lambda seed: np.random.seed(seed) or 0)),
     ("global RNG decides", "global_generators_decide_nothing", _from_seed(lambda seed: random.randint(0, 3))),

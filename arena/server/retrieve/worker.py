@@ -55,7 +55,7 @@ class Worker:
     @property
     def lanes(self) -> int:
         """Searches that are done at once; what computes would only share one interpreter among more."""
-        return 1 if self._retriever.spec.deterministic else _WAITING_LANES
+        return _WAITING_LANES if self._retriever.spec.blocking else 1
 
     def run(self) -> None:
         """Search until the server hangs up."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 from arena.testing.env_probe import MAX_DRAWS, EnvProbe, go_on
 from arena.testing.global_generators import generators_left_alone, generators_seeded
 from arena.testing.report import Clauses
-from arena.testing.verdicts import broken, must_be_same, need_deterministic
+from arena.testing.verdicts import broken, must_be_same, need, need_deterministic
 from arena.types import encode_msgpack
 
 __all__ = ["CLAUSES"]
@@ -44,6 +46,20 @@ def instances_are_independent(probe: EnvProbe) -> None:
             theirs_got += go_on(theirs, other.actions[index : index + 1])
         run.must_equal("beside another instance", mine_got, mine)
         other.must_equal("beside another instance", theirs_got, theirs)
+
+
+@CLAUSES.add
+def episodes_that_wait_go_side_by_side(probe: EnvProbe) -> None:
+    """Episodes are then driven on threads of their own, side by side: calls of two may overlap."""
+    need(probe.spec.blocking, "it does not declare that it waits")
+    envs = [probe.fresh() for _ in probe.runs]
+    with ThreadPoolExecutor(len(envs)) as pool:
+        if not probe.spec.deterministic:
+            list(pool.map(lambda run, env: probe.play(run.task, run.seed, env=env), probe.runs, envs))
+            return
+        told = list(pool.map(lambda run, env: probe.follow(run, env=env), probe.runs, envs))
+    for run, env, answers in zip(probe.runs, envs, told, strict=True):
+        run.must_equal("on a thread beside others", answers, env)
 
 
 @CLAUSES.add

@@ -136,7 +136,11 @@ class _Refused(Exception):
 
 
 @register_retriever(
-    "remote", summary="Asks a server that speaks Search-R1's /retrieve.", extra="search", deterministic=False
+    "remote",
+    summary="Asks a server that speaks Search-R1's /retrieve.",
+    extra="search",
+    deterministic=False,
+    blocking=True,
 )
 class Remote(Retriever):
     """Asks another server."""

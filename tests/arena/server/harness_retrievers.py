@@ -58,6 +58,6 @@ class Toy(Retriever):
                 time.sleep(0.005)
 
 
-@register_retriever("test/elsewhere", summary="As toy, but as if it asked another server.", deterministic=False)
+@register_retriever("test/elsewhere", summary="As toy, but as if it asked another server.", blocking=True)
 class Elsewhere(Toy):
     """It waits; it does not compute."""

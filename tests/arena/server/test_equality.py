@@ -24,6 +24,10 @@ ENVS = {
     "test/odd-v0": [{}],
     "test/match-v0": [{}, {"rounds": 2}],
     "test/nim-v0": [{}],
+    "test/apart-echo-v0": [{}, {"steps": 3}],
+    "test/apart-odd-v0": [{}],
+    "test/apart-match-v0": [{}, {"rounds": 2}],
+    "test/apart-nim-v0": [{}],
 }
 TASKS = {"text/guess-v0": [None, "range-8", "range-7"], "test/echo-v0": [None, "only"]}
 SPLITS = {"text/guess-v0": [None, "train", "test"], "test/echo-v0": [None, "test"]}

@@ -29,7 +29,8 @@ SESSIONS = {
     "text/guess-v0": 280,
     "test/echo-v0": 280,
     "test/match-v0": 160,
-    "test/nim-v0": 160,
+    "test/nim-v0": 100,
+    "test/apart-nim-v0": 60,
 }
 
 
@@ -46,7 +47,7 @@ def plans():
     for number in range(SESSIONS["test/echo-v0"]):
         plan = Plan("test/echo-v0", {"steps": 4 + number % 9}, seed=number, limits={"steps": 8})
         made.append(plan_episode(plan, 12, illegal=0.1))
-    for env in ("test/match-v0", "test/nim-v0"):
+    for env in ("test/match-v0", "test/nim-v0", "test/apart-nim-v0"):
         made += [plan_episode(Plan(env, seed=n), 12, illegal=0.2) for n in range(SESSIONS[env])]
     return sorted(made, key=lambda plan: (plan.seed, plan.env))
 

@@ -297,6 +297,10 @@ def test_a_failure_behind_the_search_is_no_score() -> None:
     assert env.spec.deterministic is False
 
 
+def test_an_environment_waits_where_its_retriever_does() -> None:
+    assert [make(ID, {"retriever": name}).spec.blocking for name in ("remote", "bm25")] == [True, False]
+
+
 @pytest.mark.usefixtures("_failing")
 def test_a_failure_can_be_told_to_the_player() -> None:
     play = Play(retriever="failing", on_failure="tell")

@@ -646,7 +646,7 @@ def test_a_server_is_asked_as_search_r1_describes_it(data, server):
         assert retriever.search([], 2) == []
     assert server.asked == [{"queries": ["mammal", "leaves fall", "zebra"], "topk": 2, "return_scores": True}]
     assert "authorization" not in server.headers[0]
-    assert not retriever.spec.deterministic
+    assert (retriever.spec.deterministic, retriever.spec.blocking) == (False, True)
 
 
 def test_answers_without_scores_and_ids_are_understood(data, server):
