@@ -37,12 +37,13 @@ def add_to(app: typer.Typer) -> None:
     for name, command in (
         ("envs", envs),
         ("describe", describe),
-        ("tasks", tasks),
         ("agents", agents_),
         ("scenarios", scenarios),
         ("validate", validate),
     ):
         app.command(name)(command)
+    # What a maker can be asked for is only known when it is named.
+    app.command("tasks", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(tasks)
 
 
 def envs(as_json: AsJson = False) -> int:
@@ -125,6 +126,7 @@ def describe(
 
 
 def tasks(
+    context: typer.Context,
     env: Annotated[str, typer.Argument(help="Environment id.")],
     maker: Annotated[str | None, typer.Argument(help="Make tasks by this way instead; `describe` names them.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where a maker writes.")] = None,
@@ -136,9 +138,11 @@ def tasks(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """List an environment's tasks, or make some."""
+    """List an environment's tasks, or make some: then --NAME VALUE is an option of the maker, as --set NAME=VALUE."""
     if maker is not None:
-        return make_tasks(env, maker, out, _given(set_))
+        return make_tasks(env, maker, out, {**_given(set_), **_named(context.args)})
+    if context.args:
+        raise UsageError(f"{context.args[0]!r} is an option of no maker: arena tasks ENV MAKER --out DIR --NAME VALUE")
     if out is not None:
         raise UsageError("--out is for makers: arena tasks ENV MAKER --out DIR")
     made = make_environment(env, set_)
@@ -208,6 +212,24 @@ def _given(overrides: list[str] | None) -> dict[str, Any]:
     for override in overrides or []:
         apply_override(options, override)
     return options
+
+
+def _named(words: list[str]) -> dict[str, Any]:
+    """Return the options that ``--NAME VALUE`` and ``--NAME=VALUE`` give; what is given twice is a list.
+
+    Raises:
+        UsageError: A word is neither a name nor the value of one.
+    """
+    found: dict[str, list[Any]] = {}
+    left = list(words)
+    while left:
+        name, equals, value = left.pop(0).partition("=")
+        if not name.startswith("--") or len(name) < 3 or not (equals or left):
+            raise UsageError(f"options of a maker are --NAME VALUE; {name!r} is none, or has no value")
+        given: dict[str, Any] = {}
+        apply_override(given, f"value={value if equals else left.pop(0)}")
+        found.setdefault(name[2:].replace("-", "_"), []).append(given["value"])
+    return {name: values[0] if len(values) == 1 else values for name, values in found.items()}
 
 
 def _seat(env: Environment, agent: str) -> dict[str, Any]:

@@ -186,7 +186,10 @@ def _json_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
-                row = msgspec.json.decode(line)
+                try:
+                    row = msgspec.json.decode(line)
+                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                    raise ConfigError(f"{path.name}, line {number}: not JSON: {error}") from None
                 if not isinstance(row, dict):
                     raise ConfigError(f"{path.name}, line {number}: no JSON object")
                 yield f"line {number}", row

@@ -68,7 +68,7 @@ class Verdict:
 
 def read_report(content: bytes, key: bytes) -> TestReport:
     """Return what the lines of a report say, up to the first one that was not signed with the key."""
-    found, chain, planted = TestReport(), b"", None
+    found, chain, planted = TestReport(), b"", list[str]()
     for signed in content.split(b"\n"):
         mark, _, line = signed.partition(b" ")
         chain = hmac.new(key, chain + line, hashlib.sha256).hexdigest().encode()
@@ -77,7 +77,7 @@ def read_report(content: bytes, key: bytes) -> TestReport:
         fields: dict[str, Any] = json.loads(line)
         match fields["kind"]:
             case "planted":
-                planted = str(fields["nodeid"])
+                planted.append(str(fields["nodeid"]))
             case "uncollected":
                 found.uncollected[str(fields["nodeid"])] = str(fields["message"])
             case "test":
@@ -86,9 +86,9 @@ def read_report(content: bytes, key: bytes) -> TestReport:
                 found.tampered = "the test runner's code was exchanged"
             case "end":
                 found.is_whole = True
-    if planted is not None:
-        outcome = found.outcomes.pop(planted, None)
-        found.messages.pop(planted, None)
+    for test in planted:
+        outcome = found.outcomes.pop(test, None)
+        found.messages.pop(test, None)
         if outcome is not None and outcome not in ("failed", "error"):
             found.tampered = f"a test that cannot pass is said to have {outcome}"
     return found

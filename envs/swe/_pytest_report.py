@@ -2,12 +2,12 @@
 
 What it needs comes by standard input before any code of the repository runs: a key, and the file to write. Every line
 is signed with the key and with all lines before it, so that what other processes write there is not taken for a line.
-A test of its own, which fails, stands among the others: where that is said to pass, somebody says it of all.
+Tests of its own, which cannot pass, stand among the others: where one is said to pass, somebody says it of all.
 
 It runs on the Python of an instance's environment, from 3.6 on, and imports nothing of Arena.
 """
 
-# ruff: noqa: UP006, UP035 - the names that Python 3.6 knows
+# ruff: noqa: UP006, UP035, PT009, PT011 - the names that Python 3.6 knows; tests that are to fail
 import hashlib
 import hmac
 import json
@@ -15,6 +15,7 @@ import os
 import random
 import sys
 import types
+import unittest
 from typing import Any, Dict, List
 
 import pytest
@@ -68,6 +69,13 @@ def _watched() -> List[Any]:
         runner.CallInfo.from_call,
         reports.TestReport.from_item_and_call,
         pytest.Function.runtest,
+        pytest.raises,
+        pytest.fail,
+        pytest.approx,
+        unittest.TestCase.assertEqual,
+        unittest.TestCase.assertTrue,
+        unittest.TestCase.assertRaises,
+        unittest.TestCase.fail,
     ]
     return [getattr(getattr(one, "__func__", one), "__code__", None) for one in functions]
 
@@ -86,24 +94,38 @@ def pytest_configure(config: Any) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(session: Any, config: Any, items: List[Any]) -> None:
-    """Put a test that fails among the others."""
+    """Put tests that cannot pass among the others."""
     functions = [item for item in items if isinstance(item, pytest.Function)]
     if not functions or not hasattr(pytest.Function, "from_parent"):
         return
     module: Any = _random.choice(functions).getparent(pytest.Module)
     words = sorted({word for item in functions for word in item.originalname.split("_") if word.isalpha()} | {"case"})
-    name = "_".join(["test"] + [_random.choice(words) for _ in range(3)] + [str(_random.randrange(10))])
-    code = _fails.__code__
-    if hasattr(code, "replace"):
-        code = code.replace(co_name=name, co_filename=str(module.fspath))
-    function = types.FunctionType(code, {"__name__": module.name}, name)
-    item = pytest.Function.from_parent(module, name=name, callobj=function)
-    items.insert(_random.randrange(len(items) + 1), item)
-    _report.write("planted", nodeid=item.nodeid)
+    for number, test in enumerate((_asserts, _expects_an_error, _compares_roughly, _asserts_by_method)):
+        name = "_".join(["test"] + [_random.choice(words) for _ in range(3)] + [str(number)])
+        code = test.__code__
+        if hasattr(code, "replace"):
+            code = code.replace(co_name=name, co_filename=str(module.fspath))
+        names = {"__name__": module.name, "pytest": pytest, "unittest": unittest}
+        item = pytest.Function.from_parent(module, name=name, callobj=types.FunctionType(code, names, name))
+        items.insert(_random.randrange(len(items) + 1), item)
+        _report.write("planted", nodeid=item.nodeid)
 
 
-def _fails() -> None:
+def _asserts() -> None:
     assert len("") == 1
+
+
+def _expects_an_error() -> None:
+    with pytest.raises(ValueError):
+        len("")
+
+
+def _compares_roughly() -> None:
+    assert len("") == pytest.approx(1)
+
+
+def _asserts_by_method() -> None:
+    unittest.TestCase().assertEqual(len(""), 1)
 
 
 def pytest_collectreport(report: Any) -> None:

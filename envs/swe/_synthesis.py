@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
 import msgspec
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from arena import EnvError, Options, TaskMaker, UsageError
 from arena.sandbox import Guarantee, SandboxLimits
@@ -58,6 +58,11 @@ class SynthesisOptions(Options):
     into: Literal["train", "dev", "test"] = Field("test", description="The split.")
     timeout_s: float = Field(300.0, ge=1, description="Seconds for a package's tests.")
     unenforced: tuple[Guarantee, ...] = Field((), description="Guarantees of the sandbox that may be missing.")
+
+    @field_validator("package", "kinds", "requirements", "unenforced", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 class Synthesis(TaskMaker):

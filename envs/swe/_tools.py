@@ -200,10 +200,10 @@ def _view(sandbox: Sandbox, path: PurePosixPath, asked: Edit) -> str:
     try:
         lines = _read(sandbox, path).splitlines()
     except ToolError:
-        find = ["find", f"./{path}" if str(path).startswith("-") else str(path), "-maxdepth", "2"]
-        listed = sandbox.exec([*find, "-not", "-path", "*/.*"])
-        if not listed.ok:
+        folder = f"./{path}" if str(path).startswith("-") else str(path)
+        if not sandbox.exec(["test", "-d", folder]).ok:
             raise
+        listed = sandbox.exec(["find", folder, "-maxdepth", "2", "-not", "-path", "*/.*"])
         names = sorted(listed.stdout.decode(errors="replace").splitlines())
         cut = [f"[{len(names) - _LISTED} more]"] if len(names) > _LISTED else []
         return "\n".join(names[:_LISTED] + cut)

@@ -284,7 +284,10 @@ def test_the_lists_are_readable_by_machines(here):
         assert arena(command, cwd=here).returncode == 0
 
 
-@pytest.mark.parametrize("name", [name for name in scenario_names() if name != "search-r1"])
+NEED_DATA = ("search-r1", "swe-gym-lite", "swe-quickstart")
+
+
+@pytest.mark.parametrize("name", [name for name in scenario_names() if name not in NEED_DATA])
 def test_every_shipped_scenario_is_valid(name, tmp_path):
     done = arena("validate", name, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -301,6 +304,18 @@ def test_the_scenario_of_search_r1_is_valid_where_its_questions_are(tmp_path):
     (folder / "test.jsonl").write_text(json.dumps(row) + "\n")
     (folder / "retriever.json").write_text(json.dumps({"url": "http://127.0.0.1:8000/retrieve"}))
     done = arena("validate", "search-r1", cwd=tmp_path, env={**os.environ, "ARENA_SEARCH_DATA": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["swe-gym-lite", "swe-quickstart"])
+def test_scenarios_of_repositories_are_valid_where_their_instances_are(name, tmp_path):
+    folder = tmp_path / name.removeprefix("swe-" if name == "swe-quickstart" else "")
+    folder.mkdir()
+    row = {"instance_id": "a__b-1", "repo": "a/b", "base_commit": "0" * 40, "problem_statement": "?", "version": "1"}
+    row |= {"patch": "", "test_patch": "", "FAIL_TO_PASS": ["t.py::x"], "PASS_TO_PASS": []}
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text(json.dumps(row))
+    done = arena("validate", name, cwd=tmp_path, env={**os.environ, "ARENA_SWE_DATA": str(tmp_path)})
     assert done.returncode == 0, done.stderr
 
 
