@@ -32,7 +32,8 @@ class ServerSettings:
         lease_s: Seconds that a session outlives its last contact, unless its client asks otherwise.
         max_lease_s: The longest lease that a client may ask for.
         idle_s: Seconds without a verb after which a session ends, connected or not.
-        step_timeout_s: Seconds after which a worker that does not answer is taken for dead.
+        step_timeout_s: Seconds after which a worker that does not answer is taken for dead, or, in an environment that
+            waits on a thread of its own, a call that does not return for lost.
         drain_s: Seconds that requests in flight get when the server stops.
         keep_traces: Traces of closed sessions that are kept.
         keep_trace_bytes: Bytes of them that are kept in memory, on a server without `state`.
