@@ -139,10 +139,14 @@ def tasks(
     as_json: AsJson = False,
 ) -> int:
     """List an environment's tasks, or make some: then --NAME VALUE is an option of the maker, as --set NAME=VALUE."""
+    if maker is not None and maker.startswith("-"):  # an unknown option, which was taken for a maker
+        raise UsageError(
+            f"no option {maker}; options of a maker follow its name: arena tasks ENV MAKER --out DIR --NAME VALUE"
+        )
     if maker is not None:
         return make_tasks(env, maker, out, {**_given(set_), **_named(context.args)})
     if context.args:
-        raise UsageError(f"{context.args[0]!r} is an option of no maker: arena tasks ENV MAKER --out DIR --NAME VALUE")
+        raise UsageError(f"{context.args[0]!r} is none of this command's options (arena tasks --help)")
     if out is not None:
         raise UsageError("--out is for makers: arena tasks ENV MAKER --out DIR")
     made = make_environment(env, set_)

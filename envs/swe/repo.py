@@ -170,6 +170,7 @@ class _State:
     groups={"repo": "The repository.", "version": "Its version."},
     splits=("train", "dev", "test"),
     deterministic=False,
+    blocking=True,
     seeded=False,
     snapshots=True,
     expert=True,

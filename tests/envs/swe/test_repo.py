@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ import pytest
 from arena import ConfigError, SeatStep, Session, ToolCall, UnknownIdError, UnsupportedError, make
 from arena.envs.swe._sample import sample_files, sample_instances
 from arena.envs.swe._tools import Bash, Edit, Malformed, Submit, read_text
+from tests.agents.chat_server import Answer, ChatServer
+from tests.agents.test_chat import make_chat
+from tests.agents.test_chat import play as play_episode
 
 ID = "swe/repo-v0"
 FIX = "sed -i 's/return sorted(texts, key=parse)\\[-1\\]/return max(texts, key=parse)/' durations.py"
@@ -232,6 +237,33 @@ def test_a_session_forks_by_snapshot(can_play: None) -> None:
         session.close()
 
 
+# -- a language model --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["auto", "text"])
+def test_a_language_model_resolves_an_issue(mode: str, can_play: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if mode == "auto":
+        script = [Answer(calls=[("bash", json.dumps({"command": FIX}))]), Answer(calls=[("submit", "{}")])]
+    else:
+        script = [Answer(f"I fix it.\n\n```bash\n{FIX}\n```"), Answer("Done.\n\n```submit\n```")]
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+
+    async def game(server: ChatServer) -> Any:
+        env = make(ID)
+        task = env.taskset("test").get("durations-ties")
+        agent = make_chat(server, mode=mode)
+        session, _ = await play_episode(agent, env, task, 0)
+        await agent.close()
+        return session.end().score
+
+    with ChatServer(*script) as server:
+        score = asyncio.run(game(server))
+        assert score.success
+        assert "longest() picks the wrong one" in json.dumps(server.requests[0].messages)
+        assert bool(server.requests[0].body.get("tools")) == (mode == "auto")
+        assert len(json.dumps(server.requests[0].messages)) < 4_000
+
+
 # -- sets --------------------------------------------------------------------------------------------------------------
 
 
@@ -258,8 +290,6 @@ def test_a_mirror_takes_the_place_of_an_image(
     can_play: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, play: Callable[..., Play]
 ) -> None:
     """A repository with a history: the fix is a later commit, which must not be there."""
-    import subprocess
-
     source, data = tmp_path / "source", tmp_path / "data"
     source.mkdir()
     (data / "real").mkdir(parents=True)
