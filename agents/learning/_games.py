@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from arena import (
     PLAYER,
@@ -30,6 +30,11 @@ from arena import (
 )
 
 __all__ = ["Game", "Games", "LocalGames", "Order", "RemoteGames", "open_games"]
+
+G = TypeVar("G")
+R = TypeVar("R")
+_MOST_WAITING = 128
+"""Sessions of this process that wait at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +178,7 @@ def open_games(
 
 
 class LocalGames(Games):
-    """Sessions in this process, stepped one after the other."""
+    """Sessions in this process, stepped one after the other; side by side where the environment waits."""
 
     def __init__(self, env: str, options: Mapping[str, Any], tell: Tell = lambda what, done, total: None) -> None:
         super().__init__(tell)
@@ -182,6 +187,7 @@ class LocalGames(Games):
         self.spec, self.options = self._own.spec, self._own.options.model_dump(mode="json")
         self._sets: dict[str, Taskset] = {}
         self._ahead = ThreadPoolExecutor(1, "arena-prepare")
+        self._apart = ThreadPoolExecutor(_MOST_WAITING, "arena-games") if self.spec.blocking else None
         self._expected: set[tuple[str, str]] = set()
 
     def size(self, split: str) -> int:
@@ -207,16 +213,21 @@ class LocalGames(Games):
 
     def begin(self, orders: Sequence[Order], limits: Limits) -> list[Game | ArenaError]:
         """Begin episodes."""
-        return [self._begin(order, limits) for order in orders]
+        return list(self._each(lambda order: self._begin(order, limits), orders))
 
     def step(self, actions: Sequence[tuple[Game, Action]]) -> list[ArenaError | None]:
         """Take a step in each game."""
-        return [self._step(game, action) for game, action in actions]
+        return list(self._each(lambda taken: self._step(*taken), actions))
 
     def close(self) -> None:
         """Close the environment that answers questions about tasks, and leave the rest of what is expected undone."""
         self._ahead.shutdown(cancel_futures=True)
+        if self._apart is not None:
+            self._apart.shutdown()
         self._own.close()
+
+    def _each(self, call: Callable[[G], R], given: Iterable[G]) -> Iterable[R]:
+        return map(call, given) if self._apart is None else self._apart.map(call, given)
 
     def _taskset(self, split: str) -> Taskset:
         if split not in self.spec.splits:
