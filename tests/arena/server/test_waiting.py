@@ -224,6 +224,27 @@ async def test_a_step_that_does_not_return_fails_its_session_and_no_other(serve,
         await asyncio.to_thread(wait_until, lambda: stuck.closed(2))
 
 
+async def test_a_rebuild_that_does_not_return_fails_its_session_and_no_other(serve, tmp_path):
+    server = serve(workers=1, step_timeout_s=1.0)
+    async with RawClient(server.url) as client:
+        stuck = await Waiting.begin(client, tmp_path / "stuck")
+        stuck.release("go")
+        await stuck.step(1, "wait go")
+        (stuck.folder / "go").unlink()
+        other = await Waiting.begin(client, tmp_path / "other")
+        await asyncio.to_thread(server.kill_worker)
+        rebuilding = asyncio.create_task(stuck.step(2, "hello"))
+        assert told(await other.step(1, "hello")) == "1: hello"
+        with pytest.raises(Refused, match="did not return") as refused:
+            await rebuilding
+        assert refused.value.code == "ENV"
+        assert (await client.ask("close", session=stuck.id))["end"]["error"]["code"] == "ENV"
+        assert not stuck.closed(1)
+        stuck.release("go")
+        await asyncio.to_thread(wait_until, lambda: stuck.closed(1))
+        assert server.metric("arena_worker_restarts_total") == 1
+
+
 async def test_a_worker_with_a_step_that_does_not_return_can_be_replaced_and_stopped(serve, tmp_path):
     server = serve(workers=1, step_timeout_s=1.0, drain_s=0.1)
     async with RawClient(server.url) as client:
@@ -301,6 +322,21 @@ async def test_an_environment_that_ends_its_thread_fails_alone(serve, tmp_path):
         assert refused.value.code == "ENV"
         assert told(await odd.step(1, "hello")) == "1: hello"
         assert server.metric("arena_worker_restarts_total") == 0
+
+
+async def test_remote_seats_play_a_session_that_waits(server):
+    async with RawClient(server.url) as owner, RawClient(server.url) as elsewhere:
+        seats = {"left": {}, "right": {"deadline_s": 0.2, "default": 1}}
+        created = await owner.create("test/apart-match-v0", seats=seats)
+        await elsewhere.attach(created["seat_capabilities"]["left"])
+        with pytest.raises(Refused) as refused:
+            await elsewhere.ask("act", session=created["session"], index=1, action=7)
+        assert refused.value.code == "INVALID_ACTION"
+        for index in (1, 2, 3):
+            acted = await elsewhere.ask("act", session=created["session"], index=index, action=1)
+            assert acted["record"]["step"]["reward"] == 1.0
+        end = (await owner.ask("close", session=created["session"]))["end"]
+        assert (end["outcome"], end["refused"]) == ("terminated", 1)
 
 
 async def test_a_whole_episode_is_the_one_played_in_this_process(server):
