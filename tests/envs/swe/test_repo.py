@@ -254,7 +254,9 @@ def test_a_language_model_resolves_an_issue(mode: str, can_play: None, monkeypat
         agent = make_chat(server, mode=mode)
         session, _ = await play_episode(agent, env, task, 0)
         await agent.close()
-        return session.end().score
+        score = session.end().score
+        session.close()
+        return score
 
     with ChatServer(*script) as server:
         score = asyncio.run(game(server))
