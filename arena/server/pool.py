@@ -79,6 +79,7 @@ class WorkerProcess(asyncio.Protocol):
         load: Sessions that live here.
         ready: It has come up.
         alive: It has not been lost yet.
+        hung: It is killed because its main thread does not answer.
     """
 
     number: int
@@ -88,6 +89,7 @@ class WorkerProcess(asyncio.Protocol):
     load: int = 0
     ready: bool = False
     alive: bool = True
+    hung: bool = False
     process: subprocess.Popen[bytes] | None = None
     last_answer_at: float = field(default_factory=time.monotonic)
     _jobs: dict[int, Job] = field(default_factory=dict)
@@ -164,10 +166,12 @@ class WorkerProcess(asyncio.Protocol):
 
     def take_jobs(self) -> tuple[list[tuple[Job, int]], list[Job]]:
         """Return, and forget, what has not been answered, each as `Job.lost` takes it, and what was being prepared."""
-        left = sorted({**self._handed_on, **self._jobs}.items())
-        numbers = () if self._at_work is None else {req for (req,) in AT_WORK.iter_unpack(self._at_work)}
-        at_work = {req for req, _ in left if req in numbers}
-        jobs = [(job, len(at_work) if req in at_work else 0) for req, job in left]
+        left = {**self._handed_on, **self._jobs}
+        numbers = [] if self._at_work is None else [req for (req,) in AT_WORK.iter_unpack(self._at_work)]
+        if self.hung and numbers[0] in left:
+            numbers = numbers[:1]  # the other threads are not to blame
+        at_work = left.keys() & set(numbers)
+        jobs = [(left[req], len(at_work) if req in at_work else 0) for req in sorted(left)]
         preparing = list(self._preparing.values())
         for kept in (self._jobs, self._handed_on, self._preparing):
             kept.clear()
@@ -306,6 +310,7 @@ class Pool:
                 stuck_s = worker.stuck_s(now)
                 if worker.ready and stuck_s > self._step_timeout_s:
                     _log.error("no answer for %.0f s; the worker is killed", stuck_s, extra={"worker": worker.number})
+                    worker.hung = True
                     worker.kill()
 
 

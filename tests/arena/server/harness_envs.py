@@ -82,7 +82,8 @@ class Waiter(Echo):
     """Says how often it has been told what.
 
     ``wait NAME`` leaves the file ``NAME.waits`` and returns once there is the file NAME, ``meet NAME N`` once N have
-    said so, ``die`` ends the process. Closing leaves a file ``closed-N``, where N is the number of steps.
+    said so; ``nap`` takes its time, ``die`` ends the process, ``exit`` would end the thread. Closing leaves a file
+    ``closed-N``, where N is the number of steps.
     """
 
     Options = WaiterOptions
@@ -100,6 +101,8 @@ class Waiter(Echo):
             (folder / words[0]).mkdir(exist_ok=True)
             (folder / words[0] / str(id(self))).touch()
             _await(lambda: len(list((folder / words[0]).iterdir())) >= int(words[1]))
+        if what == "nap":
+            time.sleep(0.2)
         if what == "die":
             os.kill(os.getpid(), signal.SIGKILL)
         if what == "exit":

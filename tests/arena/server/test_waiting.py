@@ -1,6 +1,7 @@
 """Environments that wait (`EnvSpec.blocking`): a session that waits holds up no other, whatever is asked of it."""
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -262,16 +263,23 @@ async def test_a_worker_with_a_step_that_does_not_return_can_be_replaced_and_sto
         again.cancel()
 
 
+async def talk(waiting):
+    """Take steps for as long as there is an answer, none of them short."""
+    for index in itertools.count(1):
+        await waiting.step(index, f"nap {index}")
+
+
 async def test_the_main_thread_that_hangs_is_noticed_while_others_answer(serve, tmp_path):
     server = serve(workers=1, step_timeout_s=1.0)
     async with RawClient(server.url) as client:
         waiting = await Waiting.begin(client, tmp_path)
         stuck = (await client.create("test/odd-v0"))["session"]
-        hanging = asyncio.create_task(client.step(stuck, 1, act("hang")))
-        await asyncio.to_thread(wait_until, lambda: server.metric("arena_worker_restarts_total") == 1)
-        assert told(await waiting.step(1, "hello")) == "1: hello"
-        with pytest.raises(Refused, match="workers died"):
-            await hanging
+        talking = asyncio.create_task(talk(waiting))
+        with pytest.raises(Refused, match="4 workers died"):
+            await client.step(stuck, 1, act("hang"))
+        assert server.metric("arena_worker_restarts_total") == 4
+        talking.cancel()
+        assert (await client.ask("read", session=waiting.id))["status"] == "running"
 
 
 # -- workers that die -------------------------------------------------------------------------------------------------
