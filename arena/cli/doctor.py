@@ -22,7 +22,7 @@ from arena.cache import cache_dir
 from arena.cli.output import make_console
 from arena.extras import DISTRIBUTION, installed_version
 from arena.registry import agents, environments, trainers
-from arena.sandbox import GUARANTEES, SandboxSettings, open_sandbox
+from arena.sandbox import BACKENDS, GUARANTEES, SandboxSettings, open_sandbox
 from arena.types import encode_json
 
 __all__ = ["add_to", "extra_works"]
@@ -78,23 +78,12 @@ def _interpreter() -> tuple[bool, str]:
     return len(found) == 2, "TextWorld's compiler and Jericho" if len(found) == 2 else "install the extra text"
 
 
-def _bubblewrap() -> tuple[bool, str]:
+def _sandbox(backend: str) -> tuple[bool, str]:
     """Start a sandbox, and report how each guarantee is given."""
-    with open_sandbox(SandboxSettings(unenforced=frozenset(GUARANTEES))) as sandbox:
+    with open_sandbox(SandboxSettings(unenforced=frozenset(GUARANTEES)), backend=backend) as sandbox:
         given = "; ".join(f"{name}: {how}" for name, how in sandbox.enforced.items())
         lacking = "".join(f"; NO {name}: {why}" for name, why in sandbox.missing.items())
         return sandbox.exec("true").ok and not sandbox.missing, given + lacking
-
-
-def _docker() -> tuple[bool, str]:
-    path = shutil.which("docker")
-    if path is None:
-        return False, "no docker on the path"
-    done = _try([path, "version", "--format", "{{.Server.Version}}"])
-    return (
-        done.returncode == 0,
-        f"daemon {done.stdout.strip()}" if done.returncode == 0 else "the daemon does not answer",
-    )
 
 
 def _gpu() -> tuple[bool, str]:
@@ -116,8 +105,7 @@ _CHECKS: Mapping[str, Callable[[], tuple[bool, str]]] = {
     "agents": lambda: _registered(agents),
     "trainers": lambda: _registered(trainers),
     "interpreter": _interpreter,
-    "sandbox bubblewrap": _bubblewrap,
-    "sandbox docker": _docker,
+    **{f"sandbox {backend}": partial(_sandbox, backend) for backend in BACKENDS},
     "gpu": _gpu,
 }
 

@@ -7,7 +7,7 @@ from arena.sandbox.contract import Sandbox, SandboxSettings, Snapshot
 
 __all__ = ["BACKENDS", "open_sandbox"]
 
-BACKENDS = ("bubblewrap",)
+BACKENDS = ("bubblewrap", "docker")
 """What a sandbox can be made of; the first is the default."""
 
 
@@ -31,4 +31,8 @@ def open_sandbox(
         from .bubblewrap import BubblewrapSandbox
 
         return BubblewrapSandbox(settings or SandboxSettings(), snapshot)
+    if backend == "docker":
+        from .docker import DockerSandbox
+
+        return DockerSandbox(settings or SandboxSettings(), snapshot)
     raise UnknownIdError(f"no sandbox back end {backend!r}{did_you_mean(backend, BACKENDS)}")
