@@ -1,12 +1,13 @@
 """Train every arm of an experiment from every seed, and print what came of it.
 
-    python -m benchmarks.learning EXPERIMENT [--seeds 5] [--jobs 2] [--out runs/learning]
+    python -m benchmarks.learning EXPERIMENT [--seeds 5] [--jobs 2] [--out runs/learning] [--results FILE]
 
 Each arm and seed is an `arena train` of its own, with one thread and its files in OUT/ARM/seed-N; what several arms
 begin with, and arms of several experiments, are trained once. A killed experiment goes on where it was: the same
-command again, which waits for trainings that outlived it. What is printed is Markdown, and, once no arm is missing,
-written to OUT/EXPERIMENT.md: means over seeds with their 95% interval (Student's t), and differences to the reference
-arm, paired by seed.
+command again, which waits for trainings that outlived it. What trainings came to is added to FILE, by default the one
+that is published; what stands there is not trained again, unless something is to begin with it. What is printed is
+Markdown, and, once no arm is missing, written to OUT/EXPERIMENT.md: means over seeds with their 95% interval (Student's
+t), and differences to the reference arm, paired by seed.
 """
 
 from __future__ import annotations
@@ -29,9 +30,11 @@ from arena.learning import read_rows
 
 from . import relations
 from .experiments import EXPERIMENTS, Arm
+from .recorded import Recorded, numbers
 from .report import report
 
 _LEARNER = "learner"
+_PUBLISHED = Path(__file__).parents[2] / "docs" / "results" / "learning.jsonl"
 
 
 @dataclass
@@ -39,14 +42,21 @@ class Job:
     """One training.
 
     Attributes:
-        name: As it is printed.
+        arm: The arm.
+        seed: The seed.
         folder: Where it is.
         training: Its file's content.
     """
 
-    name: str
+    arm: Arm
+    seed: int
     folder: Path
     training: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """As it is printed."""
+        return f"{self.arm.name}, seed {self.seed}"
 
     @property
     def file(self) -> Path:
@@ -74,6 +84,10 @@ class Job:
         except BlockingIOError:
             return True
         return False
+
+    def numbers(self) -> dict[str, float]:
+        """Return what it came to."""
+        return numbers(read_rows(self.results / _LEARNER, self.training["seeds"]))
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it, or go on with it."""
@@ -105,19 +119,22 @@ def job(arm: Arm, seed: int, out: Path) -> Job:
         "steps": arm.steps,
         "learners": {_LEARNER: {"id": "learning/language", "options": {**options, "threads": 1}}},
     }
-    return Job(f"{arm.name}, seed {seed}", _folder(out, arm, seed), training)
+    return Job(arm, seed, _folder(out, arm, seed), training)
 
 
 def _folder(out: Path, arm: Arm, seed: int) -> Path:
     return out / arm.name / f"seed-{seed}"
 
 
-def stages(arms: list[Arm]) -> list[list[Arm]]:
-    """Return arms and what they begin with, each before those that begin with it."""
-    if not arms:
+Wanted = tuple[Arm, int]
+
+
+def stages(wanted: list[Wanted]) -> list[list[Wanted]]:
+    """Return arms and seeds with what they begin with, each before those that begin with it."""
+    if not wanted:
         return []
-    before = {arm.base.name: arm.base for arm in arms if arm.base is not None}
-    return [*stages(list(before.values())), arms]
+    before = {(arm.base.name, seed): (arm.base, seed) for arm, seed in wanted if arm.base is not None}
+    return [*stages(list(before.values())), wanted]
 
 
 def check(jobs: list[Job]) -> None:
@@ -131,8 +148,11 @@ def check(jobs: list[Job]) -> None:
             raise SystemExit(f"{one.folder} is of another definition of this arm: remove it, or use another --out")
 
 
-def run(jobs: list[Job], at_once: int) -> list[Job]:
-    """Run jobs, some at once, and return those that failed."""
+def run(jobs: list[Job], at_once: int, recorded: Recorded) -> list[Job]:
+    """Run jobs, some at once, record what they came to, and return those that failed."""
+    for one in jobs:
+        if one.is_done:
+            recorded.add(one.arm, one.seed, one.numbers())
     waiting, running, failed = [one for one in jobs if not one.is_done], list[tuple[Job, Any]](), list[Job]()
     total, began_s = len(waiting), time.monotonic()
     try:
@@ -149,6 +169,8 @@ def run(jobs: list[Job], at_once: int) -> list[Job]:
                 if process.returncode or not one.is_done:
                     failed.append(one)
                     outcome = f"FAILED, see {one.folder / 'log'}"
+                else:
+                    recorded.add(one.arm, one.seed, one.numbers())
                 done = total - len(waiting) - len(running)
                 print(f"{done} of {total} after {time.monotonic() - began_s:.0f} s: {one.name}: {outcome}", flush=True)
     finally:
@@ -167,6 +189,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=_positive, default=2, help="trainings at once")
     parser.add_argument("--arms", nargs="+", help="these arms only")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
+    parser.add_argument("--results", type=Path, default=_PUBLISHED, help="what trainings came to, a line for each")
     given = parser.parse_args()
     experiment, seeds = EXPERIMENTS[given.experiment], range(given.seeds)
     arms = {arm.name: arm for arm in experiment.arms}
@@ -174,21 +197,22 @@ def main() -> int:
         parser.error(f"no arm {', '.join(sorted(unknown))} (known: {', '.join(arms)})")
     chosen = [arm for name, arm in arms.items() if given.arms is None or name in given.arms]
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that `run` ends what it has started
-    steps = [[job(arm, seed, given.out) for seed in seeds for arm in stage] for stage in stages(chosen)]
+    recorded = Recorded(given.results)
+    wanted = [(arm, seed) for seed in seeds for arm in chosen if recorded.get(arm, seed) is None]
+    steps = [[job(arm, seed, given.out) for arm, seed in stage] for stage in stages(wanted)]
     check([one for step in steps for one in step])
     relations.write(given.out / "data")
     os.environ["ARENA_SEARCH_DATA"] = str((given.out / "data").resolve())
     try:
-        failed = next((found for step in steps if (found := run(step, given.jobs))), [])
+        failed = next((lost for step in steps if (lost := run(step, given.jobs, recorded))), [])
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return 130
-    jobs = {name: [job(arm, seed, given.out) for seed in seeds] for name, arm in arms.items()}
-    whole = {
-        name: [read_rows(one.results / _LEARNER, one.training["seeds"]) for one in some]
-        for name, some in jobs.items()
-        if all(one.is_done for one in some)
-    }
+    whole = {}
+    for name, arm in arms.items():
+        found = [recorded.get(arm, seed) for seed in seeds]
+        if all(found):
+            whole[name] = [one for one in found if one is not None]
     if whole:
         text = report(experiment, whole)
         print(text)

@@ -9,18 +9,18 @@ from arena.intervals import mean_interval
 
 from .experiments import Experiment
 
-__all__ = ["report"]
+__all__ = ["MAIN", "STEPS", "last", "report"]
 
-_MAIN = "held_out_success"
+MAIN, STEPS = "held_out_success", "step"
 Rows = Sequence[Mapping[str, float]]
 
 
-def report(experiment: Experiment, found: Mapping[str, Sequence[Rows]]) -> str:
+def report(experiment: Experiment, found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
     """Return the table of an experiment.
 
     Args:
         experiment: Which.
-        found: By arm, the rows of each seed.
+        found: By arm, the numbers of each seed.
     """
     seeds = len(next(iter(found.values())))
     head = ["arm", "held-out success [95%]", f"minus {experiment.reference} [95%]"]
@@ -29,14 +29,14 @@ def report(experiment: Experiment, found: Mapping[str, Sequence[Rows]]) -> str:
     lines += ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     reference = found.get(experiment.reference)
     for name, of_arm in found.items():
-        cells = [name, _interval([last(rows, _MAIN) for rows in of_arm])]
+        cells = [name, _interval([one[MAIN] for one in of_arm])]
         if reference is None or name == experiment.reference:
             cells.append("")
         else:
             pairs = zip(of_arm, reference, strict=True)
-            cells.append(_interval([last(one, _MAIN) - last(other, _MAIN) for one, other in pairs], sign=True))
-        cells += [_mean([last(rows, column) for rows in of_arm]) for column in experiment.columns]
-        cells.append(f"{statistics.fmean(rows[-1]['step'] for rows in of_arm):,.0f}")
+            cells.append(_interval([one[MAIN] - other[MAIN] for one, other in pairs], sign=True))
+        cells += [_mean([one.get(column, float("nan")) for one in of_arm]) for column in experiment.columns]
+        cells.append(f"{statistics.fmean(one[STEPS] for one in of_arm):,.0f}")
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "By seed: " + "; ".join(_by_seed(name, of_arm) for name, of_arm in found.items()) + ".", ""]
     return "\n".join(lines)
@@ -48,7 +48,7 @@ def last(rows: Rows, column: str) -> float:
     With ``first:`` before its name it is that of the first.
     """
     if column.startswith("first:"):
-        return next(row[name] for row in rows if (name := column.removeprefix("first:")) in row)
+        return next((row[name] for row in rows if (name := column.removeprefix("first:")) in row), float("nan"))
     found = [row[column] for row in rows if column in row]
     if not found:
         return float("nan")
@@ -67,5 +67,5 @@ def _mean(values: Sequence[float]) -> str:
     return "–" if mean != mean else f"{mean:.3g}"
 
 
-def _by_seed(name: str, of_arm: Sequence[Rows]) -> str:
-    return f"{name} " + ", ".join(f"{last(rows, _MAIN):.3f}" for rows in of_arm)
+def _by_seed(name: str, of_arm: Sequence[Mapping[str, float]]) -> str:
+    return f"{name} " + ", ".join(f"{one[MAIN]:.3f}" for one in of_arm)

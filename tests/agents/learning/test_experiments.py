@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,15 @@ from arena.training import validate_training
 from benchmarks.learning import relations
 from benchmarks.learning.__main__ import check, job, stages
 from benchmarks.learning.experiments import EXPERIMENTS, Arm, Experiment
+from benchmarks.learning.recorded import Recorded, digest, numbers
 from benchmarks.learning.report import report
 
-ARMS = {arm.name: arm for one in EXPERIMENTS.values() for stage in stages(list(one.arms)) for arm in stage}
+
+def staged(one: Experiment) -> list[list[Arm]]:
+    return [[arm for arm, _ in stage] for stage in stages([(arm, 0) for arm in one.arms])]
+
+
+ARMS = {arm.name: arm for one in EXPERIMENTS.values() for stage in staged(one) for arm in stage}
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -29,12 +36,12 @@ def test_every_arm_is_a_training(name: str, tmp_path: Path) -> None:
 def test_an_arm_is_the_same_in_every_experiment() -> None:
     for one in EXPERIMENTS.values():
         assert one.reference in {arm.name for arm in one.arms}
-        for stage in stages(list(one.arms)):
+        for stage in staged(one):
             assert all(ARMS[arm.name] == arm for arm in stage)
 
 
 def test_what_an_arm_begins_with_comes_before_it() -> None:
-    order = [arm.name for stage in stages(list(EXPERIMENTS["transfer"].arms)) for arm in stage]
+    order = [arm.name for stage in staged(EXPERIMENTS["transfer"]) for arm in stage]
     assert order.index("textworld-base") < order.index("grpo") < order.index("hard-from-grpo")
 
 
@@ -47,6 +54,29 @@ def test_another_definition_is_not_mixed_with_what_was_trained(tmp_path: Path) -
         check([one])
 
 
+def test_what_was_recorded_is_known_again_while_its_definition_stands(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "runs.jsonl"
+    recorded = Recorded(file)
+    assert recorded.get(ARMS["grpo"], 1) is None
+    for _ in range(2):
+        recorded.add(ARMS["grpo"], 1, {"held_out_success": 0.25, "step": 7})
+    assert len(file.read_text().splitlines()) == 1
+    again = Recorded(file)
+    assert again.get(ARMS["grpo"], 1) == {"held_out_success": 0.25, "step": 7}
+    assert again.get(ARMS["grpo"], 2) is None
+    assert again.get(ARMS["rloo"], 1) is None
+    other = replace(ARMS["grpo"], base=replace(ARMS["textworld-base"], episodes=1))
+    assert again.get(other, 1) is None
+    assert len({digest(arm) for arm in ARMS.values()}) == len(ARMS)
+
+
+def test_numbers_that_are_not_there_are_left_out() -> None:
+    rows = [{"step": 1, "held_out_success": 0.5}, {"step": 2, "success": 1.0}]
+    found = numbers(rows)
+    assert (found["step"], found["held_out_success"], found["success"]) == (2, 0.5, 1.0)
+    assert "clipped" not in found
+
+
 def test_differences_are_paired_by_seed() -> None:
     arms = tuple(Arm(name, "toy", {}, {"turns": 1}, 1) for name in ("one", "two"))
     about = Experiment("e", "Title", "Remark.", "one", arms, {"success": "learning", "first:held_out_success": "first"})
@@ -55,7 +85,10 @@ def test_differences_are_paired_by_seed() -> None:
         before = [{"step": 0, "held_out_success": 0.25}, *({"step": i, "success": i / 20} for i in range(1, 21))]
         return [[*before, {"step": 40, "held_out_success": final}] for final in finals]
 
-    text = report(about, {"one": rows(0.1, 0.5, 0.9), "two": rows(0.2, 0.6, 1.0)})
+    def found(*finals: float) -> list[dict[str, float]]:
+        return [numbers(one) for one in rows(*finals)]
+
+    text = report(about, {"one": found(0.1, 0.5, 0.9), "two": found(0.2, 0.6, 1.0)})
     (row,) = [line for line in text.splitlines() if line.startswith("| two |")]
     assert [cell.strip() for cell in row.split("|")[3:7]] == ["+0.100", "0.775", "0.25", "40"]
     assert "| 0.500 [" in text
