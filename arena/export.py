@@ -1,27 +1,32 @@
-"""Runs as tables: one row for each seat of an episode, in Parquet, for whoever analyses or trains.
+"""Runs for other programs: as tables, for whoever analyses or trains, and as predictions, for SWE-bench's own grader.
 
-Every run has the columns about the episode. Where the agent recorded its tokens (`learning/policy` does, as
-``token_turns`` beside each action), a row also has them, under the names that verifiers uses: `prompt_ids`, and
-`completion_ids` with a mask and log-probabilities of the same length. An episode that went on in a new context has one
-row for each context; all else about it stands in each of them.
+A table is Parquet, with one row for each seat of an episode. Every run has the columns about the episode. Where the
+agent recorded its tokens (`learning/policy` does, as ``token_turns`` beside each action), a row also has them, under
+the names that verifiers uses: `prompt_ids`, and `completion_ids` with a mask and log-probabilities of the same length.
+An episode that went on in a new context has one row for each context; all else about it stands in each of them.
+
+Predictions are JSON lines: the patches that episodes ended with, as ``prediction`` in the last step's info.
 """
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from arena.errors import ConfigError
+from arena.errors import ConfigError, UsageError
 from arena.extras import import_extra
 from arena.trace import Episode
 from arena.types import AgentID
 
-__all__ = ["COLUMNS", "episode_rows", "write_parquet"]
+__all__ = ["COLUMNS", "PredictionCounts", "episode_rows", "line_up_of", "write_parquet", "write_predictions"]
 
 COLUMNS: Mapping[str, str] = {
     "episode": "string",
@@ -133,6 +138,96 @@ def episode_rows(episode: Episode) -> Iterator[dict[str, Any]]:
             yield {**row, "rewards": rewards}
         for number, turns in enumerate(contexts):
             yield {**row, "context": number, "contexts": len(contexts), **_tokens(turns)}
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionCounts:
+    """How many predictions were written.
+
+    Attributes:
+        written: Lines of the file.
+        repeated: Predictions that were left out, because the instance had one.
+        without: Episodes that ended without one.
+    """
+
+    written: int
+    repeated: int
+    without: int
+
+
+class _Prediction(msgspec.Struct):
+    """What an environment says of a patch; see `swe/repo-v0`."""
+
+    instance_id: str
+    model_patch: str
+
+
+def write_predictions(episodes: Iterable[Episode], file: Path, line_up: str | None = None) -> PredictionCounts:
+    """Write the patches of one line-up as SWE-bench's predictions, of each instance the first.
+
+    SWE-bench tells the lines of a file apart by their instance alone, and takes the last: so one file holds one model.
+
+    Args:
+        episodes: What was played; torn ones are left out.
+        file: Where to; it appears once it is whole.
+        line_up: Whose; may be absent where only one has predictions. Its name is the model's.
+
+    Raises:
+        UsageError: There are no predictions, or those of several line-ups.
+        ConfigError: An episode's prediction is wrong.
+    """
+    found: dict[str, dict[str, str]] = {}
+    repeated, without = Counter[str](), Counter[str]()
+    for episode in episodes:
+        name = line_up_of(episode)
+        if episode.end is None or line_up not in (None, name):
+            continue
+        predictions = _predictions(episode)
+        without[name] += not predictions
+        for prediction in predictions:
+            patches = found.setdefault(name, {})
+            repeated[name] += prediction.instance_id in patches
+            patches.setdefault(prediction.instance_id, prediction.model_patch)
+    name = _only(found, line_up)
+    part = file.with_name(f"{file.name}.part")
+    try:
+        with part.open("w", encoding="ascii") as lines:
+            for instance, patch in found[name].items():
+                line = {"instance_id": instance, "model_name_or_path": name, "model_patch": patch}
+                lines.write(json.dumps(line) + "\n")
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
+    return PredictionCounts(len(found[name]), repeated[name], without[name])
+
+
+def line_up_of(episode: Episode) -> str:
+    """Return the name of the line-up that played; without one, the ids of its agents."""
+    name, mark, _ = episode.record.episode.partition("/")
+    return name if mark else "+".join(sorted({ref.id for ref in episode.record.seats.values()}))
+
+
+def _predictions(episode: Episode) -> list[_Prediction]:
+    """Return what the seats' last steps predict: of one episode, hardly ever more than one."""
+    last = episode.steps[-1].time_step.seats if episode.steps else {}
+    given = [seat.info["prediction"] for seat in last.values() if "prediction" in seat.info]
+    try:
+        return msgspec.convert(given, list[_Prediction])
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"episode {episode.record.episode}: its prediction is wrong: {error}") from error
+
+
+def _only(found: Mapping[str, object], line_up: str | None) -> str:
+    """Return the one line-up that has predictions."""
+    if not found:
+        whose = "no episode" if line_up is None else f"no episode of {line_up!r}"
+        raise UsageError(f"{whose} ends with a prediction; those of swe/repo-v0 do")
+    if len(found) > 1:
+        raise UsageError(
+            f"these have predictions: {', '.join(found)}; SWE-bench reads those of one model from a file, "
+            "so say which by --agents"
+        )
+    return next(iter(found))
 
 
 def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Runs as Parquet: what comes back is what was played, token by token."""
+"""Runs as Parquet: what comes back is what was played, token by token. Runs as predictions: the patches."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from arena.errors import ConfigError
-from arena.export import COLUMNS, episode_rows, write_parquet
-from arena.trace import AgentRef, EndRecord, Episode, EpisodeRecord, StepRecord, read_episodes
+from arena.errors import ConfigError, UsageError
+from arena.export import COLUMNS, PredictionCounts, episode_rows, write_parquet, write_predictions
+from arena.trace import AgentRef, EndRecord, Episode, EpisodeRecord, StepRecord, append_episode, read_episodes
 from arena.types import Limits, Score, SeatStep, Task, TimeStep
 from tests.cli.test_cli import arena
 
@@ -65,6 +65,19 @@ def episode(told: list[tuple[list[dict[str, Any]], float]], name: str = "one/0/0
         score=Score(1.0, True),
     )
     return made
+
+
+def patched(name: str, prediction: Any = None) -> Episode:
+    """Return an episode whose last step predicts this."""
+    made = episode([([], 0.0), ([], 1.0)], name)
+    info = {} if prediction is None else {"prediction": prediction}
+    step = TimeStep({"player": SeatStep("Handed in.", 1.0, terminated=True, ending="submitted", info=info)}, ())
+    made.steps[-1] = StepRecord(2, step, "", actions={"player": "submit"})
+    return made
+
+
+def patch(instance: str, text: str = "diff") -> dict[str, str]:
+    return {"instance_id": instance, "model_patch": text}
 
 
 @given(st.lists(st.tuples(st.lists(turns(), min_size=1, max_size=3), st.floats(-1, 1)), min_size=1, max_size=5))
@@ -178,13 +191,75 @@ def test_every_run_can_be_exported(tmp_path: Path) -> None:
 def test_the_command_says_what_is_wrong(tmp_path: Path) -> None:
     existing = tmp_path / "there.parquet"
     existing.touch()
+    append_episode(trace := tmp_path / "trace.jsonl", episode([([], 0.0)]))
     for arguments, said in [
         ((tmp_path / "none", "--to", tmp_path / "out.parquet"), "cannot read the trace"),
-        ((tmp_path, "--to", tmp_path / "out.csv"), "ends with .parquet"),
+        ((tmp_path, "--to", tmp_path / "out.csv"), "ends with .parquet (a table) or .jsonl (predictions)"),
         ((tmp_path, "--to", existing), "exists already"),
+        ((trace, "--to", tmp_path / "out.jsonl"), "no episode ends with a prediction"),
+        ((trace, "--to", tmp_path / "out.jsonl", "--agents", "two"), "no episode of 'two' ends with a prediction"),
+        ((trace, "--to", tmp_path / "out.parquet", "--agents", "two"), "no episode of 'two' is in"),
     ]:
         done = arena("export", *arguments, cwd=tmp_path)
         assert done.returncode in (1, 2)
         assert said in done.stderr
         assert len(done.stderr.splitlines()) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["there.parquet"]
+    assert {path.name for path in tmp_path.iterdir()} == {"there.parquet", "trace.jsonl"}
+
+
+def test_predictions_are_the_first_of_each_instance_in_plain_ascii(tmp_path: Path) -> None:
+    torn = patched("one/0/5", patch("i-4"))
+    torn.end = None
+    episodes = [
+        patched("one/0/0", patch("i-1", "-\u2028\n+\u00e9\n")),
+        patched("one/0/1"),
+        patched("one/0/2", patch("i-2", "")),
+        patched("one/1/0", patch("i-1", "later")),
+        patched("one/1/1", patch("i-3")),
+        torn,
+    ]
+    file = tmp_path / "out.jsonl"
+    assert write_predictions(iter(episodes), file) == PredictionCounts(written=3, repeated=1, without=1)
+    lines = file.read_text("ascii").splitlines()
+    model = {"model_name_or_path": "one"}
+    assert [json.loads(line) for line in lines] == [
+        patch("i-1", "-\u2028\n+\u00e9\n") | model, patch("i-2", "") | model, patch("i-3") | model,
+    ]  # fmt: skip
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_holds_one_models_predictions(tmp_path: Path) -> None:
+    """SWE-bench would take the last line of each instance, whoever's it is."""
+    episodes = [
+        patched("one/0/0", patch("i-1", "1")), patched("two/0/0", patch("i-1", "2")), patched("two/0/1"),
+        patched("three/0/0"),
+    ]  # fmt: skip
+    file = tmp_path / "out.jsonl"
+    with pytest.raises(UsageError, match=r"these have predictions: one, two; .* say which by --agents"):
+        write_predictions(episodes, file)
+    assert not list(tmp_path.iterdir())
+    assert write_predictions(episodes, file, "two") == PredictionCounts(written=1, repeated=0, without=1)
+    assert json.loads(file.read_text()) == patch("i-1", "2") | {"model_name_or_path": "two"}
+
+
+def test_who_played_without_a_scenario_is_called_by_its_id(tmp_path: Path) -> None:
+    write_predictions([patched("", patch("i-1"))], tmp_path / "out.jsonl")
+    assert json.loads((tmp_path / "out.jsonl").read_text())["model_name_or_path"] == "learning/policy"
+
+
+@pytest.mark.parametrize("wrong", ["diff", {"instance_id": "i-1"}, {"instance_id": "i-1", "model_patch": None}])
+def test_wrong_predictions_are_refused(wrong: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="episode one/0/0: its prediction is wrong"):
+        write_predictions([patched("one/0/0", wrong)], tmp_path / "out.jsonl")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_the_patches_of_one_agent(tmp_path: Path) -> None:
+    for one in (patched("a/0/0", patch("i-1")), patched("a/0/1", patch("i-1")), patched("b/0/0")):
+        append_episode(tmp_path / "traces.jsonl", one)
+    done = arena("export", tmp_path, "--to", "out.jsonl", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "1 predictions in out.jsonl; 1 left out, of instances that had one\n"
+    done = arena("export", tmp_path, "--to", "b.parquet", "--agents", "b", cwd=tmp_path)
+    assert done.stdout == "1 rows in b.parquet\n"
+    assert [row["episode"] for row in parquet.read_table(tmp_path / "b.parquet").to_pylist()] == ["b/0/0"]
