@@ -1,16 +1,21 @@
 """Control groups of a sandbox, version 1 or 2, where this process may make them.
 
+Commands are in them, and not what serves commands: it is not ended, slowed down or held with them. Memory that is short
+is a matter of one process (``memory.oom.group`` stays 0): whoever takes most is ended, and the others go on.
+
 Sources: the kernel's ``Documentation/admin-guide/cgroup-v1`` and ``cgroup-v2.rst``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 
+from arena.sandbox._freezer import frozen, thaw
 from arena.sandbox.contract import Guarantee, SandboxLimits
 
 __all__ = ["ControlGroups", "available", "remove_groups"]
@@ -22,11 +27,11 @@ _END_S = 5.0
 
 @lru_cache(maxsize=1)
 def available() -> Mapping[str, Path]:
-    """Return the folders in which groups can be made, by controller (``memory``, ``pids``, ``cpu``).
+    """Return the folders in which groups can be made, by controller (``memory``, ``pids``, ``cpu``, ``freezer``).
 
     It is found out once, by making a group and removing it.
     """
-    found = _version_2() or _version_1()
+    found = {**_freezers(), **(_version_2() or _version_1())}
     return {controller: folder for controller, folder in found.items() if _can_make(folder)}
 
 
@@ -34,8 +39,8 @@ def remove_groups(token: str) -> None:
     """Remove the groups of a process that is gone; those that are in use stay."""
     for parent in set(available().values()):
         for folder in parent.glob(f"{_OURS}-{token}-*"):
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+            thaw(folder)
+            _remove(folder)
 
 
 class ControlGroups:
@@ -51,15 +56,22 @@ class ControlGroups:
 
     def __init__(self, name: str, limits: SandboxLimits) -> None:
         self._folders: dict[Path, None] = {}
+        self._freezer: Path | None = None
         self.enforced: dict[Guarantee, str] = {}
         settings: dict[str, tuple[Guarantee, Callable[[Path], Mapping[str, int | str]]]] = {
             "memory": ("memory", lambda folder: _memory(folder, limits)),
-            "pids": ("process_count", lambda folder: {"pids.max": limits.processes}),
+            "pids": ("process_count", lambda folder: {"pids.max": limits.processes - 1}),
             "cpu": ("cpu", lambda folder: _cpu(folder, limits)),
         }
         for controller, parent in available().items():
-            guarantee, files = settings[controller]
             folder = parent / f"{_OURS}-{name}"
+            if controller == "freezer":
+                with contextlib.suppress(OSError):
+                    folder.mkdir(exist_ok=True)
+                    self._folders[folder] = None
+                    self._freezer = folder
+                continue
+            guarantee, files = settings[controller]
             try:
                 folder.mkdir(exist_ok=True)
                 self._folders[folder] = None
@@ -70,14 +82,17 @@ class ControlGroups:
             version = 2 if (folder / "cgroup.controllers").exists() else 1
             self.enforced[guarantee] = f"control group, version {version}"
 
-    def add(self, pid: int) -> None:
-        """Put a process into the groups, and with it all that it will start.
+    def open(self) -> list[int]:
+        """Return descriptors: a process that writes ``0`` to each is in the groups, with all that it will start.
 
         Raises:
             OSError: It cannot be.
         """
-        for folder in self._folders:
-            _put(folder / "cgroup.procs", pid)
+        return [os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._folders]
+
+    def frozen(self) -> contextlib.AbstractContextManager[bool]:
+        """Hold their processes meanwhile; tell whether that is so."""
+        return frozen(self._freezer)
 
     def out_of_memory(self) -> int:
         """Return how often the kernel has ended a process because there was no memory left."""
@@ -85,19 +100,22 @@ class ControlGroups:
 
     def remove(self) -> None:
         """Remove the groups once their processes are gone."""
-        deadline = time.monotonic() + _END_S
         for folder in self._folders:
-            while True:
-                try:
-                    folder.rmdir()
-                except FileNotFoundError:
-                    break
-                except OSError:
-                    if time.monotonic() > deadline:
-                        break
-                    time.sleep(0.005)
-                else:
-                    break
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a group as soon as its processes are gone."""
+    deadline = time.monotonic() + _END_S
+    while time.monotonic() < deadline:
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.005)
+        else:
+            return
 
 
 def _version_2() -> dict[str, Path]:
@@ -124,6 +142,15 @@ def _version_1() -> dict[str, Path]:
     return found
 
 
+def _freezers() -> dict[str, Path]:
+    """Return where groups that can be frozen may be made; version 2 has such everywhere, even beside version 1."""
+    for controller, kind in (("", "cgroup2"), ("freezer", "cgroup")):
+        own, root = _own(controller), _mounted(controller, kind)
+        if own is not None and root is not None and _can_make(folder := root / own.lstrip("/")):
+            return {"freezer": folder}
+    return {}
+
+
 def _own(controller: str) -> str | None:
     """Return this process's group, as a path below where the controller is mounted."""
     with contextlib.suppress(OSError):
@@ -134,12 +161,12 @@ def _own(controller: str) -> str | None:
     return None
 
 
-def _mounted(controller: str) -> Path | None:
-    """Return where a controller of version 1 is mounted."""
+def _mounted(controller: str, version: str = "cgroup") -> Path | None:
+    """Return where a controller of version 1 is mounted, or version 2 (``cgroup2``), which has no controller's name."""
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/mounts").read_text().splitlines():
             _, where, kind, options, *_ = line.split()
-            if kind == "cgroup" and controller in options.split(","):
+            if kind == version and (not controller or controller in options.split(",")):
                 return Path(where)
     return None
 

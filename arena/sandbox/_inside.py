@@ -13,10 +13,14 @@ A request is a packet of file descriptors, the first of which holds NUL-separate
 * ``ping``, with a descriptor, to which ``done`` is written.
 * ``stop``, ``continue`` and ``clear``: all processes but this one are held, let go, or ended. Each with a descriptor,
   to which ``done`` is written.
+* ``still``: whether none has run since ``stop``. With a descriptor, to which ``done`` or ``moved`` is written.
 * ``open PATH FLAGS MODE``, with a socket: on that comes a packet, with an open file or an error's number.
 
 A command's runner is its parent, adopts what its descendants leave behind, and ends after the last of them. So what
-came of a command is what descends from its runner.
+came of a command is what descends from its runner. What a runner that was killed leaves to this process is ended.
+
+This process is in none of the sandbox's control groups, so that no lack of memory, processes or time that commands
+bring about is its own. A runner goes there before it has a command; as that takes a moment, one waits for the next.
 """
 
 # mypy: ignore-errors
@@ -32,21 +36,27 @@ import time
 
 _SET_DUMPABLE, _SET_CHILD_SUBREAPER = 4, 36
 _MOST_FDS = 16
-_PASSES, _AT_ONCE, _PAUSE_S = 200, 10, 0.005
+_PASSES, _AT_ONCE, _PAUSE_S, _SETTLE_PASSES = 200, 10, 0.005, 200
 
 
-def main() -> None:
+def main():
     """Serve until the control socket is closed, and end with everything that runs."""
     control = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(control.fileno(), False)  # whoever has it gets what is meant for this process
-    limits = [(int(kind), int(most)) for kind, most in (word.split("=") for word in sys.argv[2:])]
+    groups = [int(fd) for fd in sys.argv[2].split(",") if fd]
+    for fd in groups:
+        os.set_inheritable(fd, False)
+    limits = [(int(kind), int(most)) for kind, most in (word.split("=") for word in sys.argv[3:])]
     _process_control(_SET_DUMPABLE, 0)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # also the most descriptors in flight that it may add to
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     wake, woken = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    runners = {}
+    runners = _Runners(groups, limits)
+    runners.prepare(must_begin=True)
     poll = select.poll()
     poll.register(control.fileno(), select.POLLIN)
     poll.register(wake, select.POLLIN)
@@ -55,64 +65,197 @@ def main() -> None:
         events = dict(poll.poll())
         if wake in events:
             os.read(wake, 4096)
-            _reap(runners)
-        if control.fileno() in events and not _serve(control, runners, limits):
+            runners.reap()
+        if control.fileno() in events and not _serve(control, runners):
             return
 
 
-def _serve(control, runners, limits):
+def _serve(control, runners):
     """Take one request; return whether there will be more."""
-    data, ancillary, _, _ = control.recvmsg(1, socket.CMSG_SPACE(4 * _MOST_FDS), socket.MSG_CMSG_CLOEXEC)
-    fds = [fd for _, _, packed in ancillary for fd in memoryview(packed).cast("i")]
+    fds, data = _received(control)
     if not data:
         return False
     try:
-        _answer(fds, runners, limits)
+        _answer(fds, runners)
     except (OSError, IndexError, ValueError):  # a request that cannot be served is not answered, and nothing more
         pass
     finally:
         for fd in fds:
             os.close(fd)
+    try:
+        runners.prepare()
+    except OSError:  # the next command tries again
+        pass
     return True
 
 
-def _answer(fds, runners, limits):
-    kind, *words = os.pread(fds[0], os.fstat(fds[0]).st_size, 0).split(b"\0")
+def _received(channel):
+    data, ancillary, _, _ = channel.recvmsg(1, socket.CMSG_SPACE(4 * _MOST_FDS), socket.MSG_CMSG_CLOEXEC)
+    return [fd for _, _, packed in ancillary for fd in memoryview(packed).cast("i")], data
+
+
+def _words(body):
+    kind, *words = os.pread(body, os.fstat(body).st_size, 0).split(b"\0")
+    return kind, words
+
+
+def _answer(fds, runners):
+    kind, words = _words(fds[0])
+    answer = b"done"
     if kind == b"run":
-        _run(words, fds[1:], runners, limits)
-    elif kind == b"kill":
-        _kill(runners.get(words[0]), words[1] == b"children")
-        os.write(fds[1], b"done")
-    elif kind in (b"stop", b"continue"):
-        _signal_all(signal.SIGSTOP if kind == b"stop" else signal.SIGCONT)
-        os.write(fds[1], b"done")
-    elif kind == b"clear":
-        _clear(runners)
-        os.write(fds[1], b"done")
-    elif kind == b"ping":
-        os.write(fds[1], b"done")
-    elif kind == b"open":
+        runners.run(words[0], fds)
+        return
+    if kind == b"open":
         _open(words, fds[1])
+        return
+    if kind == b"kill":
+        runners.kill(words[0], words[1] == b"children")
+    elif kind == b"stop":
+        runners.hold()
+    elif kind == b"still" and not runners.are_still():
+        answer = b"moved"
+    elif kind == b"continue":
+        _signal_all(signal.SIGCONT)
+    elif kind == b"clear":
+        runners.clear()
+    os.write(fds[1], answer)
 
 
-def _run(words, fds, runners, limits):
-    name, directory, count, *rest = words
-    arguments, variables = rest[: int(count)], rest[int(count) :]
-    status = fds[3]
-    try:
-        runner = os.fork()
-    except OSError as error:  # there are as many processes as there may be
-        _say(status, b"error %s" % os.fsencode(error.strerror))
-        return
-    if runner:
-        runners[name] = runner
-        return
+class _Runners:
+    """The runners of commands by the commands' names, and one that waits for the next command."""
+
+    def __init__(self, groups, limits):
+        self._groups, self._limits = groups, limits
+        self._named = {}
+        self._spare = None
+        self._held = None
+
+    def prepare(self, not_its_own=(), must_begin=False):
+        """Have a runner that waits, without some descriptors; its beginning is awaited if asked."""
+        if self._spare is not None:
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                ours.close()
+                for fd in not_its_own:
+                    os.close(fd)
+                _be_runner(theirs, self._groups, self._limits, must_begin)
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._spare = pid, ours
+        if must_begin and ours.recv(1) != b"r":
+            raise OSError("no process can be put into the control groups")
+
+    def run(self, name, fds):
+        """Hand a request to a runner."""
+        try:
+            while True:
+                self.prepare(fds)
+                (pid, channel), self._spare = self._spare, None
+                try:
+                    os.kill(pid, signal.SIGCONT)  # a command may have stopped it
+                    packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
+                    channel.sendmsg([b"r"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+                    break
+                except (ConnectionError, ProcessLookupError):  # it has been killed while it waited
+                    continue
+                finally:
+                    channel.close()
+            self._named[name] = pid
+        except OSError as error:  # there are as many processes as there may be
+            _say(fds[4], b"error %s" % os.fsencode(error.strerror))
+
+    def kill(self, name, spare_first):
+        """End what came of a command."""
+        _kill(self._named.get(name), spare_first)
+
+    def hold(self):
+        """Stop all processes, and remember how often each has run."""
+        _signal_all(signal.SIGSTOP)
+        for _ in range(_SETTLE_PASSES):
+            self._held = _activity()
+            if self._held is not None:
+                return
+            time.sleep(_PAUSE_S)
+
+    def are_still(self):
+        """Return whether no process has run since they were held: any can be woken, as by a timer of its own."""
+        return self._held is not None and self._held == _activity()
+
+    def clear(self):
+        """End all other processes, and wait until they are gone."""
+        _signal_all(signal.SIGKILL)
+        self._drop_spare()
+        try:
+            while True:
+                os.wait()
+        except ChildProcessError:
+            self._named.clear()
+
+    def reap(self):
+        """Bury what has ended, and forget the runners among it."""
+        is_killed = False
+        while True:
+            try:
+                pid, code = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                pid = 0
+            if pid == 0:
+                break
+            if self._spare is not None and self._spare[0] == pid:
+                self._drop_spare()
+            for name in [name for name, runner in self._named.items() if runner == pid]:
+                del self._named[name]
+                is_killed = is_killed or os.WIFSIGNALED(code)
+        if is_killed:
+            self._end_strays()
+
+    def _drop_spare(self):
+        if self._spare is not None:
+            self._spare[1].close()
+            self._spare = None
+
+    def _end_strays(self):
+        """End what descends from this process by no runner."""
+        empty_passes = 0
+        for number in range(_PASSES):
+            if number >= _AT_ONCE:
+                time.sleep(_PAUSE_S)
+            kept = {*self._named.values(), *(() if self._spare is None else self._spare[:1])}
+            parents, _ = _parents()
+            roots = {pid for pid, parent in parents.items() if parent == os.getpid()} - kept
+            _end(roots | _descendants(roots, parents))
+            empty_passes = 0 if roots else empty_passes + 1
+            if empty_passes == 2:  # what loses its parent while it is looked for is seen the second time
+                return
+        _signal_all(signal.SIGKILL)
+
+
+def _be_runner(channel, groups, limits, must_say):
+    """Wait for a command, start it, and outlive what comes of it."""
+    status = None
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        for group in groups:
+            os.write(group, b"0")
+            os.close(group)
         _process_control(_SET_CHILD_SUBREAPER, 1)
         os.setsid()
+        if must_say:
+            channel.send(b"r")
+        (body, *fds), _ = _received(channel)
+        channel.close()
+        status = fds[3]
+        _, (_, directory, count, *rest) = _words(body)
+        os.close(body)
+        arguments, variables = rest[: int(count)], rest[int(count) :]
         child = os.fork()
         if child == 0:
             _become(directory, arguments, variables, fds, limits)
@@ -120,7 +263,8 @@ def _run(words, fds, runners, limits):
             os.close(fd)
         _outlive(child, status)
     except OSError as error:
-        _say(status, b"error %s" % os.fsencode(error.strerror or "unknown"))
+        if status is not None:
+            _say(status, b"error %s" % os.fsencode(error.strerror or "unknown"))
     finally:
         os._exit(0)
 
@@ -136,7 +280,10 @@ def _become(directory, arguments, variables, fds, limits):
         os._exit(127)
     try:
         for kind, most in limits:
+            hard = resource.getrlimit(kind)[1]
+            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
             resource.setrlimit(kind, (most, most))
+        _prefer_to_be_ended()
         wanted = [*fds[:3], *fds[4:]]
         high = [os.dup(fd) for fd in wanted] if min(wanted) < len(wanted) else wanted
         for number, fd in enumerate(high):
@@ -191,7 +338,7 @@ def _kill(runner, spare_first):
         if number >= _AT_ONCE:
             time.sleep(_PAUSE_S)  # what was ended takes a moment to go
         parents, began = _parents()
-        found = _descendants(runner, parents)
+        found = _descendants({runner}, parents)
         if spare_first:
             own = [pid for pid in found if parents[pid] == runner]
             found -= {min(own, key=began.__getitem__)} if own else set()  # what it has adopted began later
@@ -199,23 +346,17 @@ def _kill(runner, spare_first):
             if not spare_first:
                 os.kill(runner, signal.SIGKILL)  # it may have been stopped
             return
-        for kind in (signal.SIGSTOP, signal.SIGKILL):  # what is stopped does not fork
-            for pid in found:
-                try:
-                    os.kill(pid, kind)
-                except ProcessLookupError:
-                    pass
+        _end(found)
     _signal_all(signal.SIGKILL)  # it forks faster than it can be counted
 
 
-def _clear(runners):
-    """End all other processes, and wait until they are gone."""
-    _signal_all(signal.SIGKILL)
-    try:
-        while True:
-            os.wait()
-    except ChildProcessError:
-        runners.clear()
+def _end(found):
+    for kind in (signal.SIGSTOP, signal.SIGKILL):  # what is stopped does not fork
+        for pid in found:
+            try:
+                os.kill(pid, kind)
+            except ProcessLookupError:
+                pass
 
 
 def _signal_all(number):
@@ -240,25 +381,47 @@ def _parents():
     return found, began
 
 
-def _descendants(root, parents):
-    found, size = {root}, 0
-    while len(found) > size:
-        size = len(found)
-        found |= {pid for pid, parent in parents.items() if parent in found}
-    return found - {root}
+def _descendants(roots, parents):
+    children = {}
+    for pid, parent in parents.items():
+        children.setdefault(parent, []).append(pid)
+    found, waiting = set(), list(roots)
+    while waiting:
+        new = [pid for pid in children.get(waiting.pop(), ()) if pid not in found]
+        found.update(new)
+        waiting += new
+    return found
 
 
-def _reap(runners):
-    """Bury what has ended, and forget the runners among it."""
-    while True:
+def _activity():
+    """Return how often each thread but this one has given up a processor; None if one is running."""
+    found = {}
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
         try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        for name in [name for name, runner in runners.items() if runner == pid]:
-            del runners[name]
+            threads = os.listdir(f"/proc/{name}/task")
+        except OSError:
+            continue
+        for thread in threads:
+            try:
+                with open(f"/proc/{name}/task/{thread}/status", "rb", 0) as file:
+                    lines = dict(line.split(b":", 1) for line in file.read().splitlines() if b":" in line)
+            except OSError:
+                continue
+            if lines[b"State"].split()[0] == b"R":
+                return None
+            found[thread] = lines[b"voluntary_ctxt_switches"], lines[b"nonvoluntary_ctxt_switches"]
+    return found
+
+
+def _prefer_to_be_ended():
+    """Say that this process is to be ended first where there is no memory left, before what serves it."""
+    try:
+        with open("/proc/self/oom_score_adj", "wb", 0) as file:
+            file.write(b"1000")
+    except OSError:
+        pass
 
 
 def _process_control(option, value):

@@ -4,7 +4,9 @@ What is refused (EPERM, as a program that lacks the right would see it) changes 
 clock or the machine, looks into the kernel or another process, or reaches what namespaces do not cover: sockets of
 other families than UNIX, Internet and netlink (a virtual machine's host listens on AF_VSOCK, which no network namespace
 hides).
-`clone3` is answered ENOSYS, as its flags cannot be read by a filter: libraries go back to `clone`.
+What is answered ENOSYS, so that programs go another way: `clone3`, as its flags cannot be read by a filter; `io_setup`,
+as all users of a machine share one number of such contexts; and `memfd_create` where no control group counts what is
+written to such files.
 
 Numbers are those of the kernel's own tables (``arch/x86/entry/syscalls/syscall_64.tbl`` and
 ``include/uapi/asm-generic/unistd.h``); the layout of a filter is that of ``linux/filter.h`` and ``linux/seccomp.h``.
@@ -52,7 +54,10 @@ _AARCH64 = {
     "sched_setscheduler": 119, "sched_setparam": 118, "sched_setattr": 274, "setpriority": 140, "ioprio_set": 30,
     "clone": 220, "clone3": 435, "socket": 198, "socketpair": 199, "ioctl": 29,
 }  # fmt: skip
-_TABLES = {"x86_64": (0xC000003E, _X86_64), "aarch64": (0xC00000B7, _AARCH64)}
+_TABLES = {
+    "x86_64": (0xC000003E, _X86_64 | {"io_setup": 206, "memfd_create": 319}),
+    "aarch64": (0xC00000B7, _AARCH64 | {"io_setup": 0, "memfd_create": 279}),
+}
 _FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 _NEW_NAMESPACES = 0x7E020080  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWTIME
 _OF_ITSELF = frozenset(
@@ -76,17 +81,19 @@ _ALLOW, _ERROR, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
 _NUMBER, _ARCHITECTURE, _ARGUMENT_0, _ARGUMENT_1 = 0, 4, 16, 24
 
 
-def seccomp_filter(*, pinned: bool = False) -> bytes | None:
+def seccomp_filter(*, pinned: bool = False, counted: bool = True) -> bytes | None:
     """Return the filter as an array of ``sock_filter``; None where this processor's numbers are not known.
 
     Args:
         pinned: Whether processes must stay on the processors that they were given.
+        counted: Whether a control group counts the memory that they take.
     """
     table = _TABLES.get(platform.machine())
     if table is None:
         return None
     architecture, numbers = table
-    special = {"clone", "clone3", "socket", "socketpair", "ioctl", *_OF_ITSELF} - (
+    absent = ["clone3", "io_setup", *([] if counted else ["memfd_create"])]
+    special = {"clone", "clone3", "io_setup", "memfd_create", "socket", "socketpair", "ioctl", *_OF_ITSELF} - (
         {"sched_setaffinity"} if pinned else set()
     )
     refused = [number for name, number in numbers.items() if name not in special]
@@ -95,8 +102,9 @@ def seccomp_filter(*, pinned: bool = False) -> bytes | None:
         *(_step(_LOAD, _ARCHITECTURE), _step(_EQUALS, architecture, 1, 0), _step(_RETURN, _KILL)),
         _step(_LOAD, _NUMBER),
         *(_step(_AT_LEAST, _X32, 0, 1), _step(_RETURN, _KILL)),  # x86_64's other ABI has numbers of its own
-        *(_step(_EQUALS, numbers["clone3"], 0, 1), _step(_RETURN, _ERROR | errno.ENOSYS)),
     ]
+    for name in absent:
+        program += [_step(_EQUALS, numbers[name], 0, 1), _step(_RETURN, _ERROR | errno.ENOSYS)]
     for number in refused:
         program += [_step(_EQUALS, number, 0, 1), refuse]
     program += _where(numbers["clone"], [_step(_LOAD, _ARGUMENT_0), _step(_HAS_BITS, _NEW_NAMESPACES, 0, 1), refuse])

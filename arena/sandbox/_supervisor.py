@@ -16,7 +16,7 @@ from arena.sandbox._capture import Kept
 
 __all__ = ["Command", "Supervisor", "is_readable"]
 
-_ANSWER_S = 10.0
+_ANSWER_S = 30.0
 _DRAIN_PASSES = 64
 
 
@@ -58,8 +58,8 @@ class Supervisor:
             return True
         return bool(poll.poll(0))
 
-    def ask(self, *words: bytes) -> None:
-        """Send a request that is answered when it is done.
+    def ask(self, *words: bytes) -> bytes:
+        """Return the answer to a request, which comes when it is done.
 
         Raises:
             SandboxError: It is not answered.
@@ -70,8 +70,9 @@ class Supervisor:
                 self.request(words, [theirs])
             finally:
                 os.close(theirs)
-            if not is_readable(mine, _ANSWER_S) or os.read(mine, 16) != b"done":
+            if not is_readable(mine, _ANSWER_S) or not (answer := os.read(mine, 16)):
                 raise SandboxError(f"the sandbox does not answer {words[0].decode()!r} within {_ANSWER_S:.0f} s")
+            return answer
         finally:
             os.close(mine)
 

@@ -15,13 +15,31 @@ from arena.errors import PrerequisiteError
 from arena.sandbox._scratch import scratch
 from arena.sandbox.contract import SandboxSettings
 
-__all__ = ["HOME", "find_bubblewrap", "inner_command", "outer_command"]
+__all__ = ["HOME", "find_bubblewrap", "inner_command", "interpreter", "outer_command"]
 
 HOME = "/home/agent"
 _USER = 1000
 _INSIDE = "/run/arena/inside.py"
 _SYSTEM = ("bin", "lib", "lib32", "lib64", "libx32", "sbin")
 _ETC = ("alternatives", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime", "mime.types", "protocols", "services")
+_FILE_BYTES, _FEWEST_FILES = 4096, 4096
+_PREPARE = """set -e
+PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin
+room=$1
+mount -t tmpfs -o "size=$2,nr_inodes=$3,mode=755" arena "$room"
+mkdir "$room/upper" "$room/work" "$room/tmp" "$room/home" "$room/shm" "$room/pts"
+mount -t tmpfs -o size=64m,nr_inodes=4096,mode=755 arena "$room/shm"
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620,max=64 arena "$room/pts"
+set +e
+{
+echo 16 > /proc/sys/user/max_inotify_instances
+echo 16384 > /proc/sys/user/max_inotify_watches
+echo "$4" > /proc/sys/kernel/shmall
+echo 64 > /proc/sys/kernel/msgmni
+echo 500 > /proc/self/oom_score_adj
+} 2> /dev/null
+shift 4
+exec "$@\""""
 _DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0)}
 
 
@@ -42,17 +60,34 @@ def find_bubblewrap() -> Path:
     return Path(found)
 
 
+def interpreter() -> list[str]:
+    """Return the command line that begins a program of ours: Python, and nothing of any environment."""
+    name = Path(getattr(sys, "_base_executable", sys.executable)).resolve().name
+    return [str(Path(sys.base_prefix).resolve() / "bin" / name), "-I", "-S"]
+
+
 def outer_command(
     bubblewrap: Path, settings: SandboxSettings, room: Path, nodes: Path, info: int, block: int
 ) -> list[str]:
-    """Return the outer command: this machine as it is, and a file system in memory at `room`."""
-    command = [str(bubblewrap), "--unshare-user", "--uid", "0", "--gid", "0", "--cap-add", "ALL"]
+    """Return the outer command: this machine as it is, file systems in memory at `room`, and limits of the kernel's."""
+    limits = settings.limits
+    command = [str(bubblewrap), "--unshare-user", "--uid", "0", "--gid", "0", "--unshare-ipc", "--cap-add", "ALL"]
     command += ["--bind", "/", "/", "--dev-bind", "/dev", "/dev"]
     command += ["--dev-bind", str(nodes), str(nodes)]
-    command += ["--size", str(settings.limits.disk_bytes), "--tmpfs", str(room)]
-    for name in ("upper", "work", "tmp", "home"):
-        command += ["--dir", f"{room}/{name}"]
-    return [*command, "--die-with-parent", "--info-fd", str(info), "--block-fd", str(block), "--"]
+    command += ["--die-with-parent", "--info-fd", str(info), "--block-fd", str(block), "--"]
+    files = max(_FEWEST_FILES, limits.disk_bytes // _FILE_BYTES)
+    pages = limits.memory_bytes // os.sysconf("SC_PAGE_SIZE")
+    return [
+        *command,
+        "/bin/sh",
+        "-c",
+        _PREPARE,
+        "arena-sandbox",
+        str(room),
+        str(limits.disk_bytes),
+        str(files),
+        str(pages),
+    ]
 
 
 def inner_command(
@@ -62,12 +97,21 @@ def inner_command(
     room: Path,
     nodes: Path,
     control: int,
+    groups: Sequence[int],
     filters: Sequence[int],
     limits: Iterable[str],
 ) -> list[str]:
     """Return the inner command: all namespaces, a system that is read, and a workspace that is written."""
     python = Path(sys.base_prefix).resolve()
-    command = [str(bubblewrap), "--unshare-all", "--unshare-user", "--disable-userns", "--new-session"]
+    command = [
+        str(bubblewrap),
+        "--unshare-user",
+        "--unshare-pid",
+        "--unshare-net",
+        "--unshare-uts",
+        "--unshare-cgroup-try",
+    ]
+    command += ["--disable-userns", "--new-session"]
     command += ["--die-with-parent", "--as-pid-1", "--cap-drop", "ALL", "--hostname", "sandbox", "--clearenv"]
     command += ["--uid", str(_USER), "--gid", str(_USER), "--ro-bind", "/usr", "/usr"]
     for name in _SYSTEM:
@@ -85,10 +129,12 @@ def inner_command(
         "--dev",
         "/dev",
         *_devices(nodes),
-        "--size",
-        str(64 << 20),
-        "--tmpfs",
+        "--bind",
+        f"{room}/shm",
         "/dev/shm",
+        "--dev-bind",
+        f"{room}/pts",
+        "/dev/pts",
     ]
     command += ["--ro-bind", str(Path(__file__).parents[1] / "_inside.py"), _INSIDE]
     for name, content in _accounts().items():
@@ -96,7 +142,7 @@ def inner_command(
     command += ["--bind", f"{room}/tmp", "/tmp", "--bind", f"{room}/home", HOME]
     for layer in reversed(list(layers)):
         command += ["--overlay-src", str(layer)]
-    command += ["--overlay", f"{room}/upper", f"{room}/work", settings.directory, "--chdir", settings.directory]
+    command += ["--overlay", f"{room}/upper", f"{room}/work", settings.directory, "--chdir", "/"]
     if not python.is_relative_to("/usr"):
         command += ["--ro-bind", str(python), str(python)]
     for mount in settings.mounts:
@@ -105,8 +151,7 @@ def inner_command(
         command += ["--remount-ro", path]
     for fd in filters:
         command += ["--seccomp", str(fd)]
-    interpreter = python / "bin" / Path(getattr(sys, "_base_executable", sys.executable)).resolve().name
-    return [*command, "--", str(interpreter), "-I", "-S", _INSIDE, str(control), *limits]
+    return [*command, "--", *interpreter(), _INSIDE, str(control), ",".join(map(str, groups)), *limits]
 
 
 def _devices(nodes: Path) -> list[str]:

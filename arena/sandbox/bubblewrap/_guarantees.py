@@ -13,7 +13,18 @@ from arena.sandbox.contract import Guarantee, SandboxSettings
 
 __all__ = ["guarantees"]
 
+_SIGNALS, _QUEUES, _LOCKED = 4096, 819_200, 8 << 20
 _turns = itertools.count()
+
+
+def _most_files() -> int:
+    """Return how many files a process may have open, so that ours may have more.
+
+    It is also the number of descriptors that one user may have in flight between processes, above which none can be
+    sent; who may have more can still send some.
+    """
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return 1 << 20 if hard == resource.RLIM_INFINITY else max(64, hard // 2)
 
 
 def guarantees(
@@ -23,8 +34,13 @@ def guarantees(
     limits = settings.limits
     each = {
         resource.RLIMIT_FSIZE: limits.file_bytes,
-        resource.RLIMIT_NOFILE: limits.open_files,
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: min(limits.open_files, _most_files()),
+        resource.RLIMIT_CORE: 1,  # 0 would not keep a core from a program of the machine that takes them by a pipe
+        resource.RLIMIT_SIGPENDING: _SIGNALS,
+        resource.RLIMIT_MSGQUEUE: _QUEUES,
+        resource.RLIMIT_MEMLOCK: _LOCKED,
+        resource.RLIMIT_NICE: 0,
+        resource.RLIMIT_RTPRIO: 0,
     }
     enforced: dict[Guarantee, str] = {
         "filesystem": "mount namespace; system read-only",

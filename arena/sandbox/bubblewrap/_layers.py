@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from arena.errors import SandboxError, UsageError
 from arena.sandbox._scratch import delete, scratch
+from arena.sandbox.bubblewrap._command_lines import interpreter
 from arena.sandbox.contract import SandboxSettings, Snapshot
 
 __all__ = ["BubblewrapSnapshot", "Layer", "base_layers", "copy_changes", "flattened"]
-
-_TAR = ("tar", "--xattrs", "--xattrs-include=*", "--numeric-owner", "--sparse", "--warning=no-file-ignored")
 
 
 class Layer:
@@ -84,12 +83,12 @@ def base_layers(settings: SandboxSettings, snapshot: Snapshot | None) -> list[La
 def flattened(layers: Sequence[Layer], bubblewrap: Path) -> Layer:
     """Return one folder with what several that lie over each other show; lets those go."""
     folder = scratch().new("snapshot")
-    lower = [word for layer in reversed(layers) for word in ("--overlay-src", str(layer.folder))]
-    command = [str(bubblewrap), "--unshare-user", "--uid", "0", "--gid", "0", "--ro-bind", "/", "/", *lower]
-    command += ["--ro-overlay", "/mnt", "--cap-add", "CAP_DAC_OVERRIDE", "--"]
-    command += [*_TAR, "--xattrs-exclude=user.overlay.*", "-C", "/mnt", "-cf", "-", "."]
+    command = [str(bubblewrap), "--unshare-user", "--uid", "0", "--gid", "0", "--ro-bind", "/", "/"]
+    for layer in reversed(layers):
+        command += ["--overlay-src", str(layer.folder)]
+    command += ["--ro-overlay", "/mnt", "--bind", str(folder), str(folder), "--cap-add", "CAP_DAC_OVERRIDE"]
     try:
-        _copy_packed(command, folder)
+        _copy([*command, "--die-with-parent", "--"], "/mnt", folder, "user.overlay.", parent=None)
     except BaseException:
         delete(folder)
         raise
@@ -101,8 +100,8 @@ def flattened(layers: Sequence[Layer], bubblewrap: Path) -> Layer:
 def copy_changes(upper: str, first: int, folder: Path) -> None:
     """Copy what was changed in a workspace into a folder.
 
-    It is read in the outer bubblewrap's namespaces, where also what nobody may read can be, and by `tar`, which
-    follows no link: whoever runs inside may exchange files while they are read.
+    It is read in the outer bubblewrap's namespaces, where also what nobody may read can be, by what follows no link:
+    whoever runs inside may exchange files while they are read.
 
     Args:
         upper: Where it is in these namespaces.
@@ -112,25 +111,16 @@ def copy_changes(upper: str, first: int, folder: Path) -> None:
     Raises:
         SandboxError: It cannot be copied.
     """
+    if shutil.which("nsenter") is None:
+        raise SandboxError("a snapshot needs the program 'nsenter', of util-linux")
     enter = ["nsenter", "--target", str(first), "--user", "--mount", "--preserve-credentials", "--"]
-    packing = [*_TAR, "--xattrs-exclude=user.overlay.origin", "-C", upper, "-cf", "-", "."]
-    _copy_packed([*enter, *packing], folder, enter)
+    _copy(enter, upper, folder, "user.overlay.origin", parent=os.getpid())
 
 
-def _copy_packed(packing: Sequence[str], folder: Path, enter: Sequence[str] = ()) -> None:
-    """Unpack what a command packs into a folder, in the namespaces that are entered first.
-
-    Raises:
-        SandboxError: One of them fails.
-    """
-    unpacking = [*enter, "tar", "--xattrs", "--xattrs-include=*", "-C", str(folder), "-xpf", "-"]
-    for program in (packing[0], unpacking[0]):
-        if shutil.which(program) is None:
-            raise SandboxError(f"a snapshot needs the program {program!r}, of util-linux or GNU tar")
-    with tempfile.TemporaryFile() as errors:
-        with subprocess.Popen(packing, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors) as packer:
-            unpacked = subprocess.run(unpacking, stdin=packer.stdout, stderr=errors, check=False)
-        errors.seek(0)
-        # 1 is a file that changed while it was read.
-        if packer.returncode not in (0, 1) or unpacked.returncode:
-            raise SandboxError(f"the workspace cannot be copied: {errors.read(300).decode(errors='replace').strip()}")
+def _copy(within: Sequence[str], source: str, target: Path, left_out: str, *, parent: int | None) -> None:
+    """Copy a folder, in the namespaces that a command enters, without the attributes that are left out."""
+    program = [*interpreter(), str(Path(__file__).parents[1] / "_copying.py")]
+    command = [*within, *program, source, str(target), left_out, str(parent or "")]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode:
+        raise SandboxError(f"the workspace cannot be copied: {done.stderr.decode(errors='replace').strip()[:300]}")

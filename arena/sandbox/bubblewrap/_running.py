@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import queue
 import socket
@@ -28,6 +29,8 @@ from arena.sandbox.contract import SandboxSettings
 __all__ = ["Running", "absolute"]
 
 _START_S, _STOP_S = 30.0, 10.0
+_HOLDS = 3
+_log = logging.getLogger(__name__)
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin",
     "HOME": HOME,
@@ -45,10 +48,17 @@ class Running:
         bubblewrap: The program.
         settings: What the sandbox is to be.
         layers: What its workspace lies over, the uppermost first.
+        turn: Held by whoever asks something of them, and while they are held or ended.
     """
 
-    def __init__(self, bubblewrap: Path, settings: SandboxSettings, layers: Sequence[Path]) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        bubblewrap: Path,
+        settings: SandboxSettings,
+        layers: Sequence[Path],
+        turn: contextlib.AbstractContextManager[object],
+    ) -> None:
+        self._settings, self._turn, self._is_over = settings, turn, False
         self._room, self._nodes = scratch().new("sandbox"), scratch().new("dev")
         self._process: subprocess.Popen[bytes] | None = None
         self._gone: int | None = None
@@ -79,16 +89,19 @@ class Running:
             block, block_w = os.pipe2(os.O_CLOEXEC)
             opened.callback(os.close, block)
             opened.callback(os.close, block_w)
-            fds = [theirs.fileno(), info_w, block]
-            if filter := seccomp_filter(pinned=bool(processors)):
-                fds.append(opened_memory(filter))
-                opened.callback(os.close, fds[-1])
+            groups = self.groups.open()
+            for group in groups:
+                opened.callback(os.close, group)
+            fds, filters = [theirs.fileno(), info_w, block, *groups], list[int]()
+            if filter := seccomp_filter(pinned=bool(processors), counted="memory" in self.groups.enforced):
+                filters.append(opened_memory(filter))
+                opened.callback(os.close, filters[-1])
             inner = inner_command(
-                bubblewrap, self._settings, layers, self._room, self._nodes, theirs.fileno(), fds[3:], limits
+                bubblewrap, self._settings, layers, self._room, self._nodes, theirs.fileno(), groups, filters, limits
             )
             outer = outer_command(bubblewrap, self._settings, self._room, self._nodes, info_w, block)
             try:
-                self._process = _spawn([*outer, *inner], fds, errors)
+                self._process = _spawn([*outer, *inner], [*fds, *filters], errors)
             finally:
                 os.close(info_w)
                 theirs.close()  # so that its end is seen at ours
@@ -96,7 +109,6 @@ class Running:
             self._gone = os.pidfd_open(self._first)
             if processors:
                 os.sched_setaffinity(self._first, processors)
-            self.groups.add(self._first)
             os.write(block_w, b"x")
             ours.settimeout(_START_S)
             if ours.recv(16) != b"ready":
@@ -135,12 +147,58 @@ class Running:
         opened.callback(command.close)
         return command
 
+    def kill(self, command: Command, *, spare_first: bool = False) -> None:
+        """End all that came of a command, unless all has been ended since; not the command itself if asked.
+
+        Raises:
+            SandboxError: They do not answer.
+        """
+        with self._turn:
+            if not self._is_over:
+                command.kill(spare_first=spare_first)
+
     def require_alive(self) -> None:
         """Raise `SandboxError` if its processes have ended, and not only a command."""
         try:
             self.supervisor.ask(b"ping")
         except SandboxError:
             raise SandboxError(f"the sandbox has ended{self.last_words()}") from None
+
+    def copy_held(self, folder: Path) -> None:
+        """Copy what was changed in the workspace into a folder, while nothing runs.
+
+        Without a freezer a process can wake itself, as by a timer that continues it. A copy during which one has run is
+        thrown away; when that happens again and again all processes are ended, as no other copy would be one.
+
+        Raises:
+            SandboxError: It cannot be copied.
+        """
+        with self.groups.frozen() as is_frozen:
+            if is_frozen:
+                self.copy_upper(folder)
+                return
+        for _ in range(_HOLDS):
+            if self._copy_if_still(folder):
+                return
+            delete(folder)
+            folder.mkdir(mode=0o755)
+        _log.warning("a process of a sandbox cannot be held while a snapshot is taken: all of its processes are ended")
+        self.supervisor.ask(b"clear")
+        self.copy_upper(folder)
+
+    def _copy_if_still(self, folder: Path) -> bool:
+        """Copy while processes are stopped; return whether none has run meanwhile."""
+        self.supervisor.ask(b"stop")
+        try:
+            try:
+                self.copy_upper(folder)
+            except SandboxError:
+                if self.supervisor.ask(b"still") == b"done":
+                    raise
+                return False
+            return self.supervisor.ask(b"still") == b"done"
+        finally:
+            self.supervisor.ask(b"continue")
 
     def copy_upper(self, folder: Path) -> None:
         """Copy what was changed in the workspace into a folder.
@@ -160,6 +218,7 @@ class Running:
 
     def end(self) -> None:
         """End its processes, and remove what belongs to them."""
+        self._is_over = True
         if hasattr(self, "supervisor"):
             self.supervisor.close()
         if self._process is not None:

@@ -48,7 +48,7 @@ class BubblewrapSandbox(Sandbox):
         self._layers = base_layers(settings, snapshot)
         self._running: Running | None = None
         scratch().live.add(self)
-        self._changing = threading.RLock()
+        self._turn = threading.RLock()  # for requests, and for what all of them wait for
         try:
             self._running = self._start()
         except BaseException:
@@ -77,12 +77,15 @@ class BubblewrapSandbox(Sandbox):
         check_times(timeout_s, output_bytes)
         arguments, script = program_of(command)
         with contextlib.ExitStack() as opened:
-            begun = self._now().begin(arguments, directory, environment, stdin, output_bytes, opened, script)
-            return self._finish(begun, timeout_s)
+            with self._turn:
+                running = self._now()
+                begun = running.begin(arguments, directory, environment, stdin, output_bytes, opened, script)
+            return self._finish(running, begun, timeout_s)
 
     def shell(self) -> Shell:
         """Start a shell; see `Sandbox.shell`."""
-        return BubblewrapShell(self._now(), self._require_alive)
+        with self._turn:
+            return BubblewrapShell(self._now(), self._require_alive)
 
     def read_file(self, path: str | PurePosixPath, *, max_bytes: int = 10 << 20) -> bytes:
         """Return the content of a file; see `Sandbox.read_file`."""
@@ -119,7 +122,7 @@ class BubblewrapSandbox(Sandbox):
                 raise ToolError(f"{path}: {made.stderr.decode(errors='replace').strip()[:300]}") from None
             fd = self._open(path, flags, mode)
         try:
-            with open(fd, "wb", closefd=False) as file:
+            with self._turn, open(fd, "wb", closefd=False) as file:
                 file.write(content)
         except OSError as error:
             raise ToolError(f"{path}: {error.strerror}") from None
@@ -128,19 +131,16 @@ class BubblewrapSandbox(Sandbox):
 
     def kill(self) -> None:
         """End all that runs; see `Sandbox.kill`."""
-        self._now().supervisor.ask(b"clear")
+        with self._turn:
+            self._now().supervisor.ask(b"clear")
 
     def snapshot(self) -> Snapshot:
         """Return the workspace as it is; see `Sandbox.snapshot`."""
-        with self._changing:
+        with self._turn:
             running = self._now()
             folder = scratch().new("snapshot")
             try:
-                running.supervisor.ask(b"stop")
-                try:
-                    running.copy_upper(folder)
-                finally:
-                    running.supervisor.ask(b"continue")
+                running.copy_held(folder)
             except BaseException:
                 delete(folder)
                 raise
@@ -153,7 +153,7 @@ class BubblewrapSandbox(Sandbox):
         """Make the workspace what it was; see `Sandbox.restore`."""
         if not isinstance(snapshot, BubblewrapSnapshot):
             raise UsageError(f"a bubblewrap sandbox is restored to a snapshot of its own kind, not {snapshot!r}")
-        with self._changing:
+        with self._turn:
             self._now()
             layers = snapshot.layers()
             self._end()
@@ -168,7 +168,7 @@ class BubblewrapSandbox(Sandbox):
 
     def stop(self) -> None:
         """End it; see `Sandbox.stop`."""
-        with self._changing:
+        with self._turn:
             self._end()
             layers, self._layers = self._layers, []
             for layer in layers:
@@ -184,7 +184,7 @@ class BubblewrapSandbox(Sandbox):
 
     def _start(self) -> Running:
         """Start the processes over the layers."""
-        running = Running(self._bubblewrap, self.settings, [layer.folder for layer in self._layers])
+        running = Running(self._bubblewrap, self.settings, [layer.folder for layer in self._layers], self._turn)
         self.enforced, self.missing = running.enforced, running.missing
         if lacking := running.missing.keys() - self.settings.unenforced:
             running.end()
@@ -202,12 +202,13 @@ class BubblewrapSandbox(Sandbox):
 
     # -- commands and files --------------------------------------------------------------------------------------------
 
-    def _finish(self, command: Command, timeout_s: float) -> ExecResult:
+    def _finish(self, running: Running, command: Command, timeout_s: float) -> ExecResult:
         """Wait for a command, and end it when its time is up."""
         began = time.monotonic()
         in_time = command.wait(began + timeout_s)
         if not in_time:
-            command.kill()
+            running.kill(command)
+            self._require_alive()
             command.drain()
         elif command.is_lost:
             self._require_alive()
@@ -217,12 +218,14 @@ class BubblewrapSandbox(Sandbox):
 
     def _require_alive(self) -> None:
         """Raise `SandboxError` if it is the sandbox that has ended, and not only a command."""
-        self._now().require_alive()
+        with self._turn:
+            self._now().require_alive()
 
     def _open(self, path: str | PurePosixPath, flags: int, mode: int) -> int:
         """Return a descriptor of a regular file inside, opened there."""
         try:
-            fd = self._now().supervisor.open(word(absolute(path, self.settings), "a path"), flags, mode)
+            with self._turn:
+                fd = self._now().supervisor.open(word(absolute(path, self.settings), "a path"), flags, mode)
         except FileNotFoundError as error:
             raise _MissingError(f"{path}: {error.strerror}") from None
         except OSError as error:

@@ -78,7 +78,7 @@ class BubblewrapShell(Shell):
         if self._is_open:
             self._is_open = False
             with contextlib.suppress(SandboxError):
-                self._command.kill()
+                self._running.kill(self._command)
             with self._busy:  # who runs a command sees that it has ended
                 self._opened.close()
 
@@ -92,9 +92,9 @@ class BubblewrapShell(Shell):
         self._say(text + b"\0", began + timeout_s)
         in_time = self._command.wait(began + timeout_s, self._codes)
         if not in_time:
-            self._command.kill(spare_first=True)
+            self._running.kill(self._command, spare_first=True)
             if not self._command.wait(time.monotonic() + _RETURN_S, self._codes):
-                self._command.kill()
+                self._running.kill(self._command)
                 self._command.wait(time.monotonic() + 1.0)
         code = self._command.exit_code
         if code is None and (said := os.read(self._codes, 4096)):
@@ -113,7 +113,7 @@ class BubblewrapShell(Shell):
         number, _, code = said.removesuffix(b"\0").partition(b" ")
         if number == b"%d" % self._count and code.isdigit() and len(code) <= 3:
             return int(code)
-        self._command.kill()
+        self._running.kill(self._command)
         raise ToolError("a command has written to the shell's own pipe; the shell has been ended")
 
     def _say(self, text: bytes, deadline: float) -> None:

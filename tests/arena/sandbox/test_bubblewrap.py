@@ -158,7 +158,7 @@ def _allowing(unenforced: frozenset[str]) -> SandboxSettings:
 
 def test_it_refuses_to_start_without_a_guarantee_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (_guarantees, _running):
-        monkeypatch.setattr(module, "seccomp_filter", lambda pinned=False: None)
+        monkeypatch.setattr(module, "seccomp_filter", lambda **_: None)
     before = found("arena-sandbox-*/sandbox-*")
     with pytest.raises(SandboxError, match=r"cannot guarantee syscalls .* name them in `unenforced`"):
         open_sandbox()

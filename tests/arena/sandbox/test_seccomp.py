@@ -13,9 +13,11 @@ ALLOW, KILL, EPERM, ENOSYS = 0x7FFF0000, 0x80000000, 0x50000 | errno.EPERM, 0x50
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 NUMBERS = {  # from the kernel's tables, beside those in the filter
     "x86_64": {"read": 0, "execve": 59, "clone": 56, "clone3": 435, "socket": 41, "mount": 165, "ioctl": 16, "bpf": 321}
-    | {"sched_setaffinity": 203, "unshare": 272, "ptrace": 101, "prlimit64": 302, "setpriority": 141},
+    | {"sched_setaffinity": 203, "unshare": 272, "ptrace": 101, "prlimit64": 302, "setpriority": 141}
+    | {"io_setup": 206, "memfd_create": 319},
     "aarch64": {"read": 63, "execve": 221, "clone": 220, "clone3": 435, "socket": 198, "mount": 40, "ioctl": 29}
-    | {"bpf": 280, "sched_setaffinity": 122, "unshare": 97, "ptrace": 117, "prlimit64": 261, "setpriority": 140},
+    | {"bpf": 280, "sched_setaffinity": 122, "unshare": 97, "ptrace": 117, "prlimit64": 261, "setpriority": 140}
+    | {"io_setup": 0, "memfd_create": 279},
 }
 
 
@@ -48,7 +50,8 @@ def test_verdicts(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {of("read"), of("execve"), of("sched_setaffinity"), of("prlimit64"), of("setpriority")} == {ALLOW}
     assert {of("mount"), of("bpf"), of("unshare"), of("ptrace")} == {EPERM}
     assert {of("sched_setaffinity", 1), of("prlimit64", 1), of("setpriority", 0, 1)} == {EPERM}, "of others"
-    assert of("clone3") == ENOSYS
+    assert {of("clone3"), of("io_setup")} == {ENOSYS}
+    assert of("memfd_create") == ALLOW
     assert of("clone", 0x01200011) == ALLOW  # what fork asks for
     assert of("clone", 0x003D0F00) == ALLOW  # what a thread asks for
     assert {of("clone", flag | 17) for flag in (0x20000, 0x10000000, 0x20000000, 0x40000000)} == {EPERM}
@@ -62,6 +65,9 @@ def test_verdicts(machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned = seccomp_filter(pinned=True)
     assert pinned is not None
     assert verdict(pinned, here, numbers["sched_setaffinity"]) == EPERM
+    uncounted = seccomp_filter(counted=False)
+    assert uncounted is not None
+    assert verdict(uncounted, here, numbers["memfd_create"]) == ENOSYS
 
 
 def test_the_tables_name_the_same_calls() -> None:
