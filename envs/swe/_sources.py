@@ -46,6 +46,7 @@ class Place:
         backend: The back end that can show it.
         repository: A folder with the repository as it was fetched; None where the image has it.
         image: The image.
+        options: Of the back end.
         directory: Where the repository is in the sandbox.
         mounts: What else is shown.
         environment: Variables of every command.
@@ -57,6 +58,7 @@ class Place:
     repository: Path | None
     directory: str = "/workspace"
     image: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     python: tuple[str, ...] = ("python", "-P")
@@ -91,6 +93,7 @@ def place_of(instance: Instance, backend: str, mirrors: Path | None) -> Place:
             repository=None,
             directory=instance.folder,
             image=instance.image,
+            options={"begin_with_image": True},
             environment={"PATH": "/opt/miniconda3/envs/testbed/bin:/opt/miniconda3/bin:/usr/local/bin:/usr/bin:/bin"},
             python=("python",),
         )
@@ -107,6 +110,10 @@ def place_of(instance: Instance, backend: str, mirrors: Path | None) -> Place:
 
 def _local(backend: str, repository: Path, venv: Path, undone: tuple[str, ...] = ()) -> Place:
     """Return a place on this machine's own system, whose packages are hidden: they may hold the solution."""
+    if backend != "bubblewrap":
+        raise UnsupportedError(
+            f"the {backend} sandbox shows images, and this instance has none (allowed: sandbox: bubblewrap)"
+        )
     nothing = cache_dir("swe", "nothing")
     hidden = [Path(sysconfig.get_path(name, vars={"base": sys.base_prefix})) for name in ("purelib", "platlib")]
     hidden += [Path("/usr/lib/python3/dist-packages"), *Path("/usr/local/lib").glob("python3*/dist-packages")]

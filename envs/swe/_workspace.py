@@ -187,6 +187,7 @@ def _settings(
         environment=place.environment,
         limits=limits,
         image=place.image,
+        options=place.options,
         unenforced=frozenset(unenforced),
     )
 

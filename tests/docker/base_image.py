@@ -9,7 +9,7 @@ from pathlib import Path
 
 import platformdirs
 
-PACKAGES = ("python3", "python3-venv")
+PACKAGES = ("python3", "python3-venv", "git")
 MAKE_S, KEEP_S = 900, 30 * 24 * 3600
 """How long making it may take, and how old a kept one may be: Debian mends faults."""
 
@@ -26,7 +26,7 @@ def base_archive():
     """
     suite = _suite()
     folder = Path(platformdirs.user_cache_dir("arena"), "docker")
-    archive = folder / f"base-{suite}-{platform.machine()}.tar"
+    archive = folder / f"base-{suite}-{platform.machine()}-{'-'.join(PACKAGES)}.tar"
     if not archive.exists() or time.time() - archive.stat().st_mtime > KEEP_S:
         folder.mkdir(parents=True, exist_ok=True)
         _make(suite, _mirror(suite), folder / f"making-{os.getpid()}", archive)
