@@ -80,7 +80,7 @@ class RepoOptions(Options):
     reward: Literal["binary", "ratio"] = Field("binary", description="Whether resolved, or the share of tests passed.")
     max_turns: int = Field(50, ge=1, le=1_000, description="Actions of any kind.")
     command_timeout_s: float = Field(60.0, ge=1, le=3_600, description="Seconds for a command.")
-    grading_timeout_s: float = Field(600.0, ge=1, le=7_200, description="Seconds for the tests.")
+    grading_timeout_s: float = Field(300.0, ge=1, le=7_200, description="Seconds for the tests.")
     max_observation: int = Field(
         16_000, ge=1_000, le=_LONGEST_TEXT // 2, description="Characters of what a command wrote; the middle is cut."
     )
