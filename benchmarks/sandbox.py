@@ -1,6 +1,6 @@
 """What a sandbox costs, beside the unmodified `swe-rex` package, whose local deployment isolates nothing.
 
-    python -m benchmarks.sandbox [--rounds 5]
+    python -m benchmarks.sandbox [--rounds 5] [--docker]
 
 The first run makes `.venv-peers/swerex`. In every round each row has its turn; times are of the caller's clock, from
 the call to its result. Printed are the median over all, the 95th percentile, and the ratio of medians.
@@ -10,6 +10,7 @@ the call to its result. Printed are the median over all, the 95th percentile, an
 * command: `echo hello` in a new process; in a shell that lives on.
 * snapshot: of a workspace over a folder of 200 MB in 2,000 files, of which a tenth was changed; of 200 MB that were
   written in the sandbox; and starting from the first one.
+* Docker: the same of the back end `docker`, whose daemon is started as the tests start it (root, Debian).
 * at once: 32 sandboxes whose commands sleep a second; 32 such commands of swe-rex.
 """
 
@@ -27,7 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from arena.sandbox import Sandbox, SandboxLimits, SandboxSettings, Shell, Snapshot, open_sandbox
+from arena.sandbox import BACKENDS, Sandbox, SandboxLimits, SandboxSettings, Shell, Snapshot, open_sandbox
 from benchmarks.peer import prepare
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,12 +76,41 @@ def timed(action: Callable[[], object], times: int) -> list[float]:
     return durations
 
 
-def starts() -> list[float]:
+@contextmanager
+def docker_daemon() -> Iterator[None]:
+    """Have a Docker daemon of our own, with the default image."""
+    from tests.docker.base_image import base_archive
+    from tests.docker.daemon import Daemon, why_not
+
+    if reason := why_not():
+        raise SystemExit(reason)
+    daemon = Daemon()
+    try:
+        daemon.start()
+        daemon.docker("import", base_archive(), "base")
+        words = ["build", "--network=none", "--build-arg=BASE_IMAGE=base", "--build-arg=PACKAGES="]
+        text = (ROOT / "docker" / "sandbox.Dockerfile").read_text()
+        daemon.docker(*words, "--tag=arena-sandbox", "-", input=text)
+        os.environ["DOCKER_HOST"] = f"unix://{daemon.root}/socket"
+        yield
+    finally:
+        daemon.stop()
+
+
+def docker_turn(found: dict[str, list[float]]) -> None:
+    """Measure what Docker's sandboxes cost."""
+    found.setdefault("docker start", []).extend(starts("docker"))
+    with open_sandbox(backend="docker") as sandbox, sandbox.shell() as shell:
+        found.setdefault("docker command", []).extend(timed(lambda: echo(sandbox), COMMANDS // 4))
+        found.setdefault("docker shell", []).extend(timed(lambda: echo(shell), COMMANDS))
+
+
+def starts(backend: str = BACKENDS[0]) -> list[float]:
     """Return how long it takes to the first command's result; stopping is not counted."""
     durations = []
     for _ in range(STARTS):
         began = time.perf_counter()
-        sandbox = open_sandbox()
+        sandbox = open_sandbox(backend=backend)
         echo(sandbox)
         durations.append(1000 * (time.perf_counter() - began))
         sandbox.stop()
@@ -152,10 +182,14 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = range(parser.parse_args().rounds)
+    parser.add_argument("--docker", action="store_true", help="measure Docker's sandboxes, too")
+    given = parser.parse_args()
+    rounds = range(given.rounds)
     prepare(PEER, REQUIREMENTS)
     found: dict[str, list[float]] = {}
     with ExitStack() as stack:
+        if given.docker:
+            stack.enter_context(docker_daemon())
         peer = Peer(stack)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         for number in range(FILES):
@@ -174,6 +208,8 @@ def main() -> None:
                 found.setdefault("shell", []).extend(timed(lambda: echo(shell), COMMANDS))
             for name, turn in turns.items():
                 found.setdefault(name, []).extend(turn())
+            if given.docker:
+                docker_turn(found)
             with changed_workspace(folder) as sandbox:
                 found.setdefault("snapshot", []).extend(snapshots(sandbox))
                 with sandbox.snapshot() as snapshot:
@@ -187,6 +223,10 @@ def main() -> None:
     print(line("start, to the first result", found["start"], found["swe-rex start"], START_TARGET_MS))
     print(line("command", found["command"], found["swe-rex command"], COMMAND_TARGET_MS))
     print(line("command in a shell", found["shell"], found["swe-rex shell"], COMMAND_TARGET_MS))
+    if given.docker:
+        print(line("Docker: start, to the first result", found["docker start"]))
+        print(line("Docker: command", found["docker command"]))
+        print(line("Docker: command in a shell", found["docker shell"]))
     print(line("snapshot, 200 MB of which a tenth changed", found["snapshot"], None, SNAPSHOT_TARGET_MS))
     print(line("snapshot, 200 MB written inside", found["written"]))
     print(line("start from a snapshot", found["branch"]))

@@ -26,6 +26,7 @@ HOME = "/home/agent"
 _START_S, _ANSWER_S, _CLEAR_S = 60.0, 30.0, 60.0
 _SHARED_MEMORY_BYTES = 64 << 20
 _NANO = 1_000_000_000
+_PAGE, _FEW_FILES = 4096, 1024
 _OPTIONS = "rw,exec,nosuid,nodev"
 _ENVIRONMENT = {"HOME": HOME, "USER": "agent", "LANG": "C.UTF-8", "TMPDIR": "/tmp", "TERM": "dumb"}
 _numbers = itertools.count()
@@ -150,6 +151,11 @@ def _rooms(settings: SandboxSettings) -> tuple[int, int]:
     return settings.limits.disk_bytes - 2 * folder, folder
 
 
+def _size(room: int) -> str:
+    """Return options of a file system in memory: its bytes, and a file for each page of them."""
+    return f"size={room},nr_inodes={room // _PAGE + _FEW_FILES}"
+
+
 def _described(daemon: Daemon, settings: SandboxSettings, options: DockerOptions) -> Mapping[str, Any]:
     """Return how Docker is told what the container is to be."""
     limits = settings.limits
@@ -175,8 +181,8 @@ def _described(daemon: Daemon, settings: SandboxSettings, options: DockerOptions
         "ShmSize": _SHARED_MEMORY_BYTES,
         "Ulimits": [{"Name": name, "Soft": value, "Hard": value} for name, value in most.items()],
         "Tmpfs": {
-            "/tmp": f"{_OPTIONS},size={folder},mode=1777",
-            HOME: f"{_OPTIONS},size={folder},mode=0755,uid={USER},gid={USER}",
+            "/tmp": f"{_OPTIONS},{_size(folder)},mode=1777",
+            HOME: f"{_OPTIONS},{_size(folder)},mode=0755,uid={USER},gid={USER}",
         },
         "Mounts": _mounts(settings),
         "Runtime": options.runtime or "",
@@ -201,7 +207,7 @@ def _described(daemon: Daemon, settings: SandboxSettings, options: DockerOptions
 def _mounts(settings: SandboxSettings) -> list[dict[str, Any]]:
     """Return the workspace, a file system in memory that goes with the container, and what else is shown."""
     room, _ = _rooms(settings)
-    driver = {"type": "tmpfs", "device": "tmpfs", "o": f"size={room},mode=0755,uid={USER},gid={USER},nosuid,nodev"}
+    driver = {"type": "tmpfs", "device": "tmpfs", "o": f"{_size(room)},mode=0755,uid={USER},gid={USER},nosuid,nodev"}
     volume = {"NoCopy": True, "DriverConfig": {"Name": "local", "Options": driver}}
     found: list[dict[str, Any]] = [{"Type": "volume", "Target": settings.directory, "VolumeOptions": volume}]
     for mount in settings.mounts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -45,8 +46,10 @@ class Daemon:
             raise PrerequisiteError(f"sandboxes need a Docker daemon on this machine, with a unix socket, not {host}")
         self.address = host.removeprefix("unix://")
         try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:  # Docker's client leaves it open
+                probe.connect(self.address)
             self.api: Any = docker.APIClient(base_url=host, version="auto", timeout=_TIMEOUT_S)
-        except (self._errors.DockerException, self._transport):
+        except (OSError, self._errors.DockerException):
             raise PrerequisiteError(f"no Docker daemon answers at {host}: start it, or set DOCKER_HOST") from None
         try:
             with self.asked("say what it can"):

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["OF_ITSELF", "REFUSED", "profile"]
+__all__ = ["ABSENT", "OF_ITSELF", "REFUSED", "profile"]
 
 REFUSED = (
     *("mount", "umount2", "pivot_root", "chroot", "swapon", "swapoff", "open_tree", "open_tree_attr", "move_mount"),
@@ -26,6 +26,8 @@ REFUSED = (
     *("fanotify_init", "ptrace", "process_vm_readv", "process_vm_writev", "kcmp", "pidfd_getfd"),
 )
 """Calls that no program of a task needs."""
+ABSENT = ("clone3", "io_setup")
+"""Calls for which programs have another way: flags that no filter can read, and contexts that all users share."""
 OF_ITSELF = {
     **dict.fromkeys(("prlimit64", "sched_setscheduler", "sched_setparam", "sched_setattr", "sched_setaffinity"), 0),
     **dict.fromkeys(("setpriority", "ioprio_set"), 1),
@@ -38,7 +40,7 @@ _TERMINAL = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 
 def profile() -> str:
     """Return the filter, as the value of the security option ``seccomp``."""
-    rules = [_rule(REFUSED), _rule(["clone3"], number=errno.ENOSYS)]  # its flags cannot be read by a filter
+    rules = [_rule(REFUSED), _rule(ABSENT, number=errno.ENOSYS)]
     rules += [_rule(["clone"], _argument(0, "MASKED_EQ", bit, bit)) for bit in _NAMESPACES]
     rules += [_rule([name], _argument(which, "NE", 0)) for name, which in OF_ITSELF.items()]
     rules += [_rule(["ioctl"], _argument(1, "EQ", request)) for request in _TERMINAL]

@@ -148,7 +148,9 @@ def _machine(mark: str) -> dict[str, set[str]]:
     return {
         "processes": {str(pid) for pid in ours},
         "processes that were in it": {str(pid) for pid in parents if mark in _read(Path(f"/proc/{pid}/cmdline"))},
-        "mounts": set(_read(Path("/proc/self/mounts")).splitlines()),
+        "mounts": {
+            line for line in _read(Path("/proc/self/mounts")).splitlines() if "docker" not in line
+        },  # any daemon's
         "open files": {f"{len(os.listdir('/proc/self/fd'))} open files"},
         "temporary folders": {str(path) for name in own for path in Path(gettempdir()).glob(f"{name}/*")},
         "control groups": {str(path) for name in own for path in Path("/sys/fs/cgroup").glob(f"**/{name}-*")},
