@@ -42,8 +42,8 @@ $(PEERS)/%/.ready: tests/peers/requirements-%.txt
 
 .PRECIOUS: $(PEERS)/%/.ready
 
-test-peers: $(READY) $(PEERS)/openenv/.ready $(PEERS)/mcp/.ready $(PEERS)/trl/.ready ## The official `openenv`, `mcp` and `trl` packages with real servers and environments
-	$(BIN)/python -m tests.peers.run $(foreach peer,openenv mcp trl,$(peer)=$(abspath $(PEERS)/$(peer)/bin/python))
+test-peers: $(READY) $(PEERS)/openenv/.ready $(PEERS)/mcp/.ready $(PEERS)/trl/.ready $(PEERS)/swebench/.ready ## The official `openenv`, `mcp`, `trl` and `swebench` packages with real servers, environments and verdicts
+	$(BIN)/python -m tests.peers.run $(foreach peer,openenv mcp trl swebench,$(peer)=$(abspath $(PEERS)/$(peer)/bin/python))
 
 test-docker: $(READY) ## Build the image on a daemon of its own and play against the container (needs root)
 	$(BIN)/python -m pytest -m docker tests/docker

@@ -1,9 +1,10 @@
 """Runs the peers' own packages, each from its own virtual environment, against a real `arena serve`.
 
-    python -m tests.peers.run openenv=<python of its environment> mcp=<...> trl=<...>
+    python -m tests.peers.run openenv=<python of its environment> mcp=<...> trl=<...> swebench=<...>
 
 Two servers run: one as on a laptop, one that asks for a token. The peers never import Arena, but for `trl`, which plays
 in its own process too; what they are told stands in environment variables, and what they must find in a file.
+`swebench` asks no server: it grades what Arena has graded.
 """
 
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from tests.peers.hosting import declare_environments, python_path
 from tests.peers.reference import transcripts
+from tests.peers.swebench_cases import write_cases
 from tests.serving import ROOT, running_server
 
 _LONGEST_S = 900
@@ -37,6 +39,8 @@ def main(arguments: list[str]) -> int:
             "PEERS_TOKEN": token[1],
             "PEERS_EXPECTED": str(expected),
         }
+        if "swebench" in peers:
+            told["PEERS_SWEBENCH"] = str(write_cases(folder))
         failed = [peer for peer, python in peers.items() if not _passes(peer, python, told)]
     print(f"peers failed: {', '.join(failed)}" if failed else f"all peers passed: {', '.join(peers)}")  # noqa: T201
     return len(failed)
