@@ -10,10 +10,11 @@ fail, and a comparison of the runner's own code; that raises the price, and is n
 from __future__ import annotations
 
 import json
+import os
 import secrets
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -30,6 +31,7 @@ __all__ = ["Grade", "GradingLimits", "grade", "run_tests"]
 _PLUGIN = "_pytest_report"
 _SHOWN_AT = "/opt/arena"
 _LARGEST_REPORT = 64 << 20
+_MOST_LEFT_OUT = 1_000
 PROTECTED: Final = (
     "conftest.py",
     "pytest.ini",
@@ -43,11 +45,11 @@ PROTECTED: Final = (
     "usercustomize.py",
     "*.pth",
     "*.pyc",
-    "*.dist-info/*",
-    "*.egg-info/*",
+    "*.dist-info",
+    "*.egg-info",
     "*.egg-link",
 )
-"""Files that a patch cannot change for grading, in any folder: they decide how tests are run."""
+"""Files and folders that a patch cannot change for grading, wherever they are: they decide how tests are run."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ class Grade:
         return cls(nothing, applied=False, reported=False)
 
 
-_known_good = set[str]()
+_known_good = set[tuple[str, str]]()
 """Instances whose tests this process has seen reported with their own patch, or none."""
 
 
@@ -101,24 +103,27 @@ def grade(instance: Instance, place: Place, patch: bytes, limits: GradingLimits)
         GraderError: Not even without the patch is any test reported, so that it cannot be its fault.
         SandboxError: A sandbox does not start, or is broken.
     """
-    protected = protected_files(instance)
-    left_out = tuple(name for name in changed_files(patch) if any(_matches(name, one) for one in protected))
+    protected, left_out = protected_files(instance), list[str]()
     with _open(instance, place, limits) as sandbox:
         if patch.strip():
-            applied = apply_patch(sandbox, patch, *(f"--exclude={one}" for one in protected))
+            changed = files_of_patch(sandbox, patch)
+            left_out = [name for name in changed or () if is_protected(name, protected)]
+            if changed is None or len(left_out) > _MOST_LEFT_OUT:
+                return Grade.of_no_patch(instance)
+            applied = apply_patch(sandbox, patch, *(f"--exclude={_quoted(name)}" for name in left_out))
             if not applied.ok:
-                return replace(Grade.of_no_patch(instance), left_out=left_out)
+                return replace(Grade.of_no_patch(instance), left_out=tuple(left_out))
         report, seconds = run_tests(sandbox, place, instance.test_files, limits.timeout_s)
     timed_out = seconds >= limits.timeout_s
-    if report.is_empty and not timed_out and instance.id not in _known_good:
+    if report.is_empty and not timed_out and (instance.id, instance.base_commit) not in _known_good:
         with _open(instance, place, limits) as sandbox:
             control, _ = run_tests(sandbox, place, instance.test_files, limits.timeout_s)
         if control.is_empty:
             raise GraderError(f"instance {instance.id}: no test is reported, not even without a patch")
     if not report.is_empty:
-        _known_good.add(instance.id)
+        _known_good.add((instance.id, instance.base_commit))
     verdict = judge(report, instance.fail_to_pass, instance.pass_to_pass, dotted=instance.dotted)
-    return Grade(verdict, timed_out=timed_out, reported=not report.is_empty, left_out=left_out)
+    return Grade(verdict, timed_out=timed_out, reported=not report.is_empty, left_out=tuple(left_out))
 
 
 def run_tests(sandbox: Sandbox, place: Place, files: Collection[str], timeout_s: float) -> tuple[TestReport, float]:
@@ -151,42 +156,48 @@ def plugin_mount() -> Mount:
 
 
 def protected_files(instance: Instance) -> tuple[str, ...]:
-    """Return patterns of the files that a patch cannot change for grading.
-
-    They are those that decide how tests are run, the tests themselves, and all beside them that the gold patch leaves
-    alone.
-    """
+    """Return the tests that decide, and the folders beside them that the gold patch leaves alone."""
     found = dict[str, None]()
-    for name in PROTECTED:
-        found[name] = found[f"*/{name}"] = None
-    ours = set(changed_files(instance.patch.encode()))
-    for file in (*instance.test_files, *changed_files(instance.test_patch.encode())):
-        folder = str(PurePosixPath(file).parent)
-        pattern = f"{_quoted(folder)}/*"
-        if folder != "." and not any(_matches(name, pattern) for name in ours):
-            found[pattern] = None
-        found[_quoted(file)] = None
+    ours = changed_files(instance.patch)
+    for file in (*instance.test_files, *changed_files(instance.test_patch)):
+        folder = PurePosixPath(file).parent
+        if folder.parts and not any(PurePosixPath(name).is_relative_to(folder) for name in ours):
+            found[str(folder)] = None
+        found[file] = None
     return tuple(found)
 
 
-def changed_files(patch: bytes) -> tuple[str, ...]:
-    """Return the files that a patch of git's names, as it writes their names."""
+def is_protected(name: str, files: Collection[str]) -> bool:
+    """Return whether a file is one of these, lies in one, or is called like what decides how tests are run."""
+    path = PurePosixPath(name.casefold())
+    if any(path.is_relative_to(file.casefold()) for file in files):
+        return True
+    return any(fnmatchcase(part, pattern) for part in path.parts for pattern in PROTECTED)
+
+
+def changed_files(patch: str) -> tuple[str, ...]:
+    """Return the files that one of an instance's own patches names."""
     found = dict[str, None]()
-    for line in patch.split(b"\n"):
-        if line.startswith((b"--- ", b"+++ ")):
-            name = line[4:].split(b"\t")[0].strip(b'"').decode(errors="replace")
+    for line in patch.split("\n"):
+        if line.startswith(("--- ", "+++ ")):
+            name = line[4:].split("\t")[0].strip('"')
             if name.startswith(("a/", "b/")):
                 found[name[2:]] = None
     return tuple(found)
 
 
-def _matches(name: str, pattern: str) -> bool:
-    return fnmatch(name, pattern)
+def files_of_patch(sandbox: Sandbox, patch: bytes) -> list[str] | None:
+    """Return the files that a patch changes, binary ones and modes too; None where it is no patch."""
+    counted = apply_patch(sandbox, patch, "--numstat", "-z")
+    if not counted.ok or counted.omitted_stdout:
+        return None
+    rows = [row.split(b"\t", 2) for row in counted.stdout.split(b"\0") if row]
+    return [os.fsdecode(row[2]) for row in rows if len(row) == 3]
 
 
 def _quoted(name: str) -> str:
     """Return a pattern of just this name."""
-    return "".join(f"[{char}]" if char in "*?[" else char for char in name)
+    return "".join(f"\\{char}" if char in "*?[]\\" else char for char in name)
 
 
 def _open(instance: Instance, place: Place, limits: GradingLimits) -> Sandbox:

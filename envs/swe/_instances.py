@@ -26,6 +26,7 @@ _IMAGE = re.compile(r"[a-z0-9][A-Za-z0-9._:/@-]{0,299}")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(\[[A-Za-z0-9,._-]+\])?([<>=!~]=?[A-Za-z0-9.,*<>=!~+]+)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _VERSION = re.compile(r"[0-9][A-Za-z0-9.+!_-]{0,60}")
+_LONGEST_TEST = 10_000
 _PACKAGE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,98}[A-Za-z0-9])?")
 
 
@@ -127,7 +128,7 @@ class Instances(Sequence[Instance]):
         for place, row in rows:
             try:
                 instance = _instance(row)
-            except (KeyError, TypeError, ValueError, msgspec.MsgspecError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, RecursionError, msgspec.MsgspecError) as error:
                 what = f"it has no {error}" if isinstance(error, KeyError) else str(error)
                 raise ConfigError(f"{name}, {place}: no instance of SWE-bench, SWE-Gym or R2E-Gym: {what}") from None
             if instance.id in found:
@@ -217,9 +218,18 @@ def _instance(row: Mapping[str, Any]) -> Instance:
         _check_source(found.source)
     if not found.fail_to_pass:
         raise ValueError("no test has to pass that failed (FAIL_TO_PASS is empty)")
+    for value, what in ((found.repo, "repo"), (found.version, "version")):
+        if len(value) > 200 or not value.isprintable():
+            raise ValueError(f"{what} is no name: {value[:80]!r}")
+    if bad := [test for test in found.tests if not _is_test(test)]:
+        raise ValueError(f"{bad[0][:80]!r} is no test")
     if both := set(found.fail_to_pass) & set(found.pass_to_pass):
         raise ValueError(f"the test {sorted(both)[0][:80]!r} is in both lists")
     return found
+
+
+def _is_test(name: str) -> bool:
+    return 0 < len(name) <= _LONGEST_TEST and "\0" not in name and name[0] not in "-@"
 
 
 def _check_source(source: SourceDistribution) -> None:

@@ -1,22 +1,24 @@
 """What tests came out as, and what follows: the report of the test runner, read, and the verdict on an instance.
 
 Resolved is what SWE-bench calls so: every test that failed passes, and every test that passed still does. An expected
-failure counts as passed there, and here; a test that was skipped, or did not run, has not passed.
+failure counts as passed there, and here; a test that was skipped, did not run, or passed where it was expected to fail,
+has not passed. A runner that does not come to its end resolves nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
+
+import msgspec
 
 __all__ = ["Outcome", "TestReport", "Verdict", "judge", "read_report"]
 
 Outcome: TypeAlias = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed"]
-_PASSED: frozenset[Outcome] = frozenset(("passed", "xfailed", "xpassed"))
+_PASSED: frozenset[Outcome] = frozenset(("passed", "xfailed"))
 
 
 @dataclass
@@ -66,6 +68,20 @@ class Verdict:
     by_test: Mapping[str, bool] = field(default_factory=dict)
 
 
+class _Line(msgspec.Struct):
+    """A line of the report, of any kind."""
+
+    kind: Literal["planted", "uncollected", "test", "patched", "end"]
+    nodeid: str = ""
+    when: Literal["setup", "call", "teardown"] = "call"
+    outcome: Literal["passed", "failed", "skipped"] = "failed"
+    xfail: bool = False
+    message: str = ""
+
+
+_decode = msgspec.json.Decoder(_Line).decode
+
+
 def read_report(content: bytes, key: bytes) -> TestReport:
     """Return what the lines of a report say, up to the first one that was not signed with the key."""
     found, chain, planted = TestReport(), b"", list[str]()
@@ -74,42 +90,47 @@ def read_report(content: bytes, key: bytes) -> TestReport:
         chain = hmac.new(key, chain + line, hashlib.sha256).hexdigest().encode()
         if not hmac.compare_digest(mark, chain):
             break
-        fields: dict[str, Any] = json.loads(line)
-        match fields["kind"]:
+        try:
+            read = _decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # signed, but not by our plugin's own doing
+            found.tampered = "somebody else has written to the report"
+            continue
+        match read.kind:
             case "planted":
-                planted.append(str(fields["nodeid"]))
+                planted.append(read.nodeid)
             case "uncollected":
-                found.uncollected[str(fields["nodeid"])] = str(fields["message"])
+                found.uncollected[read.nodeid] = read.message
             case "test":
-                _add(found, fields)
+                _add(found, read)
             case "patched":
-                found.tampered = "the test runner's code was exchanged"
+                found.tampered = "the tests, or what runs them, were exchanged"
             case "end":
                 found.is_whole = True
     for test in planted:
         outcome = found.outcomes.pop(test, None)
         found.messages.pop(test, None)
-        if outcome is not None and outcome not in ("failed", "error"):
+        if outcome in ("passed", "xpassed"):
             found.tampered = f"a test that cannot pass is said to have {outcome}"
+        elif outcome is None and found.is_whole:
+            found.tampered = "a test was left out"
     return found
 
 
-def _add(found: TestReport, fields: Mapping[str, Any]) -> None:
+def _add(found: TestReport, read: _Line) -> None:
     """Add how one part of a test, of which there are three, ended."""
-    test, when, outcome = str(fields["nodeid"]), fields["when"], fields["outcome"]
     now: Outcome
-    if outcome == "failed":
-        now = "failed" if when == "call" else "error"
-    elif outcome == "skipped":
-        now = "xfailed" if fields["xfail"] else "skipped"
-    elif when != "call":
+    if read.outcome == "failed":
+        now = "failed" if read.when == "call" else "error"
+    elif read.outcome == "skipped":
+        now = "xfailed" if read.xfail else "skipped"
+    elif read.when != "call":
         return
     else:
-        now = "xpassed" if fields["xfail"] else "passed"
-    if found.outcomes.get(test) not in ("failed", "error"):  # what failed stays so, also where it is run again
-        found.outcomes[test] = now
-    if fields["message"]:
-        found.messages.setdefault(test, str(fields["message"]))
+        now = "xpassed" if read.xfail else "passed"
+    if found.outcomes.get(read.nodeid) not in ("failed", "error"):  # what failed stays so, also where it is run again
+        found.outcomes[read.nodeid] = now
+    if read.message:
+        found.messages.setdefault(read.nodeid, read.message)
 
 
 def judge(
@@ -119,27 +140,32 @@ def judge(
 
     Args:
         report: What the test runner said.
-        fail_to_pass: Tests that failed before. SWE-bench's parser of logs cuts names at their first space: a name that
-            was cut stands for all tests that it may be.
+        fail_to_pass: Tests that failed before. SWE-bench's parsers of logs cut names at a space: a name that was
+            cut stands for all tests that it may be.
         pass_to_pass: Tests that passed before.
         dotted: Whether tests are named without their file.
     """
     first, second = tuple(fail_to_pass), tuple(pass_to_pass)
     if report.tampered:
         return Verdict(False, 0.0, 0.0, 0.0, report.tampered)
-    known: dict[str, list[Outcome]] = {}
-    for test, outcome in report.outcomes.items():
-        name = ".".join(test.split("::")[1:]) if dotted else test
-        for alias in dict.fromkeys((name, name.partition(" ")[0])):
-            known.setdefault(alias, []).append(outcome)
-    by_test = {test: bool(known.get(test)) and all(o in _PASSED for o in known[test]) for test in (*first, *second)}
+    known = {".".join(test.split("::")[1:]) if dotted else test: found for test, found in report.outcomes.items()}
+    by_test = {test: _passes(test, known) for test in (*first, *second)}
     return Verdict(
-        resolved=bool(first) and all(by_test.values()),
+        resolved=bool(first) and report.is_whole and all(by_test.values()),
         fail_to_pass=_share(by_test, first),
         pass_to_pass=_share(by_test, second),
         passed=_share(by_test, (*first, *second)),
         by_test=by_test,
     )
+
+
+def _passes(test: str, known: Mapping[str, Outcome]) -> bool:
+    """Return whether a test passed, or all that a name which was cut may stand for."""
+    if test in known:
+        return known[test] in _PASSED
+    is_cut = test.count("[") > test.count("]")
+    found = [known[name] for name in known if name.partition(" ")[0] == test or (is_cut and name.startswith(test))]
+    return bool(found) and all(outcome in _PASSED for outcome in found)
 
 
 def _share(by_test: Mapping[str, bool], tests: tuple[str, ...]) -> float:

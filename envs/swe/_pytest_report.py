@@ -16,7 +16,7 @@ import random
 import sys
 import types
 import unittest
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Set
 
 import pytest
 
@@ -86,6 +86,11 @@ _random = random.Random(_given["key"])
 _code = _watched()
 
 
+_plugins: List[int] = []
+_codes: Dict[str, Any] = {}
+_expected_to_fail: Set[str] = set()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: Any) -> None:
     """Run all tests, however many fail."""
@@ -93,9 +98,19 @@ def pytest_configure(config: Any) -> None:
 
 
 @pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: Any) -> None:
+    """Keep which plugins there are before the code under test is imported."""
+    _plugins.extend(id(one) for one in session.config.pluginmanager.get_plugins())
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(session: Any, config: Any, items: List[Any]) -> None:
-    """Put tests that cannot pass among the others."""
-    functions = [item for item in items if isinstance(item, pytest.Function)]
+    """Keep what tests are, and put tests that cannot pass among them."""
+    for item in items:
+        _codes[item.nodeid] = _code_of(item)
+        if item.get_closest_marker("xfail") is not None:
+            _expected_to_fail.add(item.nodeid)
+    functions = [item for item in items if isinstance(item, pytest.Function) and not _all_are_to_fail(item)]
     if not functions or not hasattr(pytest.Function, "from_parent"):
         return
     module: Any = _random.choice(functions).getparent(pytest.Module)
@@ -106,9 +121,33 @@ def pytest_collection_modifyitems(session: Any, config: Any, items: List[Any]) -
         if hasattr(code, "replace"):
             code = code.replace(co_name=name, co_filename=str(module.fspath))
         names = {"__name__": module.name, "pytest": pytest, "unittest": unittest}
-        item = pytest.Function.from_parent(module, name=name, callobj=types.FunctionType(code, names, name))
+        function = types.FunctionType(code, names, name)
+        if number % 2:
+            name += "[" + _random.choice(words) + "]"
+        item = pytest.Function.from_parent(module, name=name, callobj=function)
         items.insert(_random.randrange(len(items) + 1), item)
+        _codes[item.nodeid] = _code_of(item)
         _report.write("planted", nodeid=item.nodeid)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: Any) -> None:
+    """Say if what is to be run, or what runs it, is not what it was."""
+    library = getattr(getattr(item, "module", None), "pytest", pytest)
+    added = [one for one in item.config.pluginmanager.get_plugins() if id(one) not in _plugins]
+    strange = [one for one in added if os.path.basename(getattr(one, "__file__", None) or "") != "conftest.py"]
+    if library is not pytest or strange or _codes.get(item.nodeid) != _code_of(item):
+        _report.write("patched")
+
+
+def _all_are_to_fail(item: Any) -> bool:
+    """Return whether all tests of the item's module are expected to fail."""
+    return item.getparent(pytest.Module).get_closest_marker("xfail") is not None
+
+
+def _code_of(item: Any) -> Any:
+    function = getattr(item, "obj", None)
+    return getattr(getattr(function, "__func__", function), "__code__", None)
 
 
 def _asserts() -> None:
@@ -144,7 +183,7 @@ def pytest_runtest_logreport(report: Any) -> None:
         nodeid=report.nodeid,
         when=report.when,
         outcome=report.outcome,
-        xfail=hasattr(report, "wasxfail"),
+        xfail=hasattr(report, "wasxfail") and report.nodeid in _expected_to_fail,
         message=_message(report),
     )
 

@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -35,6 +35,7 @@ _VENV = "/opt/venv"
 _EMPTY_PACKAGES = "site-packages"
 _PYTEST = "pytest>=8,<9"
 _LARGEST_SOURCE = 200 << 20
+_LARGEST_UNPACKED, _MOST_FILES = 1 << 30, 100_000
 _TIMEOUT_S = 600.0
 
 
@@ -52,6 +53,7 @@ class Place:
         environment: Variables of every command.
         python: The program that runs tests, with its arguments.
         undone: Patches to undo in the repository before anything begins.
+        hidden: What the player does not get of it.
     """
 
     backend: str
@@ -63,6 +65,7 @@ class Place:
     environment: Mapping[str, str] = field(default_factory=dict)
     python: tuple[str, ...] = ("python", "-P")
     undone: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
 
 def place_of(instance: Instance, backend: str, mirrors: Path | None) -> Place:
@@ -96,6 +99,7 @@ def place_of(instance: Instance, backend: str, mirrors: Path | None) -> Place:
             options={"begin_with_image": True},
             environment={"PATH": "/opt/miniconda3/envs/testbed/bin:/opt/miniconda3/bin:/usr/local/bin:/usr/bin:/bin"},
             python=("python",),
+            hidden=instance.test_files if instance.dotted else (),
         )
     mirror = mirror_of(instance.repo, mirrors)
     if mirror is None:
@@ -216,9 +220,11 @@ def unpacked(archive: bytes, folder: Path) -> None:
     try:
         if zipfile.is_zipfile(io.BytesIO(archive)):
             with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
+                _check_size(entry.file_size for entry in zipped.infolist())
                 zipped.extractall(inner)
         else:
             with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                _check_size(entry.size for entry in tar)
                 tar.extractall(inner, filter="data")
         found = list(inner.iterdir())
         for path in list(found[0].iterdir()) if len(found) == 1 and found[0].is_dir() else found:
@@ -227,6 +233,15 @@ def unpacked(archive: bytes, folder: Path) -> None:
         raise EnvError(f"a source archive cannot be unpacked: {error}") from None
     finally:
         shutil.rmtree(inner, ignore_errors=True)
+
+
+def _check_size(sizes: Iterable[int]) -> None:
+    """Refuse an archive of too many or too large files; a tar is read no further than that."""
+    total = 0
+    for number, size in enumerate(sizes, 1):
+        total += size
+        if total > _LARGEST_UNPACKED or number > _MOST_FILES:
+            raise ValueError(f"it has more than {_LARGEST_UNPACKED:,} bytes, or than {_MOST_FILES:,} files")
 
 
 # -- mirrors -----------------------------------------------------------------------------------------------------------
@@ -253,7 +268,8 @@ def _exported(mirror: Path, commit: str) -> Path:
     """Return a folder with a commit's files, and no history."""
 
     def export(folder: Path) -> None:
-        command = ["git", "-C", str(mirror), "-c", "safe.directory=*", "archive", "--format=tar", commit]
+        command = ["git", "-C", str(mirror), "-c", "safe.directory=*", "-c", "core.attributesFile=/dev/null"]
+        command += ["archive", "--format=tar", commit]
         archived = _run(command)
         if archived.returncode:
             raise ConfigError(f"the mirror {mirror.name} has no commit {commit[:12]}")

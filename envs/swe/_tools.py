@@ -135,7 +135,7 @@ def read_call(call: ToolCall) -> Move:
     """Return what a tool call, which fits the tool's schema, asks for."""
     match call.name:
         case "bash":
-            return Bash(call.arguments["command"])
+            return _command(call.arguments["command"])
         case "edit":
             return msgspec.convert(call.arguments, Edit)
     return Submit()
@@ -159,7 +159,11 @@ def read_text(text: str) -> Move:
             return Malformed(
                 f"That is no edit: {error}. It is a JSON object with do, path, and text, old, line or end."
             )
-    return Bash(content)
+    return _command(content)
+
+
+def _command(text: str) -> Move:
+    return Malformed("A command has no NUL.") if "\0" in text else Bash(text)
 
 
 # -- editing -----------------------------------------------------------------------------------------------------------

@@ -38,9 +38,12 @@ _COMMITTER = {
     for who in ("AUTHOR", "COMMITTER")
     for what, value in (("NAME", "arena"), ("EMAIL", "arena@localhost"), ("DATE", "2000-01-01T00:00:00Z"))
 }
-_BEGIN = """set -e
+_AS_IT_IS = "* -text -ident -filter -working-tree-encoding"
+_BEGIN = f"""set -e
 rm -rf .git
 git init --quiet --initial-branch=main .
+mkdir -p .git/info
+echo '{_AS_IT_IS}' > .git/info/attributes
 git config core.fsmonitor false
 git config gc.auto 0
 git add --all --force .
@@ -77,7 +80,8 @@ def open_place(
 def apply_patch(sandbox: Sandbox, patch: bytes, *options: str) -> ExecResult:
     """Apply a patch to a sandbox's workspace, all of it or nothing. Nothing outside the workspace is changed."""
     command = ["git", "apply", "--whitespace=nowarn", *options, "-"]
-    return sandbox.exec(command, stdin=patch, environment={**_GIT, "GIT_DIR": "/nonexistent"}, timeout_s=120)
+    variables = {**_GIT, "GIT_DIR": "/nonexistent"}
+    return sandbox.exec(command, stdin=patch, environment=variables, timeout_s=120, output_bytes=LARGEST_PATCH)
 
 
 class Workspace:
@@ -114,6 +118,9 @@ class Workspace:
             return
         self.sandbox = open_place(place, limits, unenforced)
         try:
+            removed = self.sandbox.exec(["rm", "-rf", "--", *place.hidden]) if place.hidden else None
+            if removed is not None and not removed.ok:
+                raise GraderError(f"the hidden tests cannot be taken away: {_last_line(removed)}")
             begun = self.sandbox.exec(_BEGIN, environment={**_GIT, **_COMMITTER}, timeout_s=300)
             if not begun.ok:
                 raise GraderError(f"the repository cannot be put under version control: {_last_line(begun)}")
@@ -138,7 +145,7 @@ class Workspace:
     def patch(self) -> bytes:
         """Return what was changed since the beginning, as a patch. All that runs is ended first.
 
-        What git is told to ignore is left out, as in SWE-bench.
+        What git is told to ignore is left out, as in SWE-bench; files in repositories within it are files like others.
 
         Raises:
             PatchTooLargeError: It has more than `LARGEST_PATCH` bytes.
@@ -148,8 +155,11 @@ class Workspace:
         sandbox.kill()
         history = f"/tmp/arena-{secrets.token_hex(16)}"
         script = f"""set -e
+find /tmp -mindepth 1 -delete 2>/dev/null || true
 mkdir -m 700 {history}
 tar -C {history} -xf -
+chmod -R u+rwX . 2>/dev/null || true
+find . -mindepth 2 -name .git -prune -exec rm -rf {{}} +
 git add --all .
 git diff --cached --binary --no-color --no-ext-diff --no-textconv --no-renames --full-index HEAD"""
         variables = {**_GIT, "GIT_DIR": history, "GIT_WORK_TREE": self.place.directory}

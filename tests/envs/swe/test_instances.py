@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from arena import ConfigError
-from arena.envs.swe._grading import changed_files, protected_files
+from arena.envs.swe._grading import changed_files, is_protected, protected_files
 from arena.envs.swe._instances import Instances, prediction
 
 COMMIT = "a" * 40
@@ -102,6 +102,11 @@ def test_parquet_and_json_lines_give_the_same(tmp_path: Path) -> None:
             "no folder of the repository",
         ),
         ({"arena": {"package": "a", "version": "1", "sha256": "0" * 64, "paths": ["x\nimport os"]}}, "no folder"),
+        ({"FAIL_TO_PASS": "[" * 100_000}, "recursion|Expecting"),
+        ({"FAIL_TO_PASS": ["-p evil.py::x"]}, "is no test"),
+        ({"FAIL_TO_PASS": ["a.py::x\0"]}, "is no test"),
+        ({"repo": "a/b\x1b[31m"}, "repo is no name"),
+        ({"expected_output_json": "[]"}, "docker_image|no attribute"),
         ({"arena": {"command": "rm"}}, "unknown field|missing required"),
     ],
 )
@@ -134,10 +139,22 @@ def test_tests_of_other_runners_are_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_what_decides_how_tests_run_is_protected(tmp_path: Path) -> None:
     (one,) = read(tmp_path, SWE_BENCH)
-    found = protected_files(one)
-    assert {"conftest.py", "*/conftest.py", "astropy/modeling/tests/*", "*/sitecustomize.py"} <= set(found)
-    assert not any(pattern == "astropy/modeling/separable.py" for pattern in found)
-    assert changed_files(one.patch.encode()) == ("astropy/modeling/separable.py",)
+    files = protected_files(one)
+    assert set(files) == {"astropy/modeling/tests", "astropy/modeling/tests/test_separable.py"}
+    for name in (
+        "conftest.py",
+        "a/b/conftest.py",
+        "astropy/modeling/tests/helper.py",
+        "ASTROPY/modeling/Tests/x",
+        "sitecustomize.py",
+        "x.dist-info",
+        "a/X.DIST-INFO/entry_points.txt",
+        "setup.cfg",
+    ):
+        assert is_protected(name, files), name
+    for name in ("astropy/modeling/separable.py", "astropy/modeling/tests2/x.py", "my_conftest.py", "setup.py"):
+        assert not is_protected(name, files), name
+    assert changed_files(one.patch) == ("astropy/modeling/separable.py",)
 
 
 def test_predictions_are_swe_benchs() -> None:

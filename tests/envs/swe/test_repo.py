@@ -237,6 +237,31 @@ def test_a_session_forks_by_snapshot(can_play: None) -> None:
         session.close()
 
 
+def test_a_command_has_no_nul(play: Callable[..., Play]) -> None:
+    one = play()
+    for action in (ToolCall("bash", {"command": "a\0b"}), "```bash\na\0b\n```"):
+        assert "no NUL" in one.do(action).observation
+    assert one.env.score().metrics["malformed"] == 2
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "git init --quiet sub; echo x > sub/x",
+        "git init --quiet sub; cd sub; echo x > x; git add x; git -c user.name=a -c user.email=a@a commit --quiet -m x",
+        "touch secret; chmod 000 secret; mkdir closed; touch closed/x; chmod 000 closed",
+        "head -c 2G /dev/zero > /tmp/full",
+        "printf '* text=auto\\n*.py ident\\n' > .gitattributes; sed -i 's/$/\\r/' durations.py",
+        "mkdir -p a/b/c; touch 'a/b/with space' $'a/b/new\\nline' a/b/c/é; ln -s /nowhere a/link",
+    ],
+)
+def test_what_else_lies_about_does_not_spoil_a_fix(left: str, play: Callable[..., Play]) -> None:
+    one = play(limits={"disk_bytes": 64 << 20})
+    one.bash(FIX)
+    one.bash(left)
+    assert one.do(ToolCall("submit")).reward == 1.0
+
+
 # -- a language model --------------------------------------------------------------------------------------------------
 
 
