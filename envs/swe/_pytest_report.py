@@ -108,7 +108,7 @@ def pytest_collection_modifyitems(session: Any, config: Any, items: List[Any]) -
     """Keep what tests are, and put tests that cannot pass among them."""
     for item in items:
         _codes[item.nodeid] = _code_of(item)
-        if item.get_closest_marker("xfail") is not None:
+        if item.get_closest_marker("xfail") is not None or _is_expected_failure(item):
             _expected_to_fail.add(item.nodeid)
     functions = [item for item in items if isinstance(item, pytest.Function) and not _all_are_to_fail(item)]
     if not functions or not hasattr(pytest.Function, "from_parent"):
@@ -143,6 +143,12 @@ def pytest_runtest_setup(item: Any) -> None:
 def _all_are_to_fail(item: Any) -> bool:
     """Return whether all tests of the item's module are expected to fail."""
     return item.getparent(pytest.Module).get_closest_marker("xfail") is not None
+
+
+def _is_expected_failure(item: Any) -> bool:
+    """Return whether `unittest.expectedFailure` decorates the test or its class."""
+    found = [getattr(item, "obj", None), getattr(item, "cls", None)]
+    return any(getattr(one, "__unittest_expecting_failure__", False) for one in found)
 
 
 def _code_of(item: Any) -> Any:

@@ -117,15 +117,18 @@ def _verdict(report, tests):
 # -- written logs -----------------------------------------------------------------------------------------------------
 
 
-def _report(kinds):
+def _report(kinds, is_whole=True):
     """Return what Arena reads from the plugin's report of tests that ended like this."""
+    told = [
+        {"kind": "test", "nodeid": test, "when": when, "outcome": outcome, "xfail": xfail, "message": ""}
+        for test, kind in kinds.items()
+        for when, outcome, xfail in _PHASES[kind]
+    ]
     lines, chain = [], b""
-    for test, kind in kinds.items():
-        for when, outcome, xfail in _PHASES[kind]:
-            fields = {"kind": "test", "nodeid": test, "when": when, "outcome": outcome, "xfail": xfail, "message": ""}
-            line = json.dumps(fields).encode()
-            chain = hmac.new(_KEY, chain + line, hashlib.sha256).hexdigest().encode()
-            lines.append(chain + b" " + line + b"\n")
+    for fields in [*told, {"kind": "end"}] if is_whole else told:
+        line = json.dumps(fields).encode()
+        chain = hmac.new(_KEY, chain + line, hashlib.sha256).hexdigest().encode()
+        lines.append(chain + b" " + line + b"\n")
     return read_report(b"".join(lines), _KEY)
 
 
@@ -150,9 +153,9 @@ def _written():
     told = [
         ("the patch does not apply", ">>>>> Patch Apply Failed:\nerror: t.py: patch does not apply\n", TestReport()),
         ("the time was up before any test", begun + "\nTimeout error: 60 seconds exceeded.", TestReport()),
-        ("the time was up after them", begun + "\nTimeout error: 60 seconds exceeded.", _report(kinds)),
+        ("the time was up after them", begun + "\nTimeout error: 60 seconds exceeded.", _report(kinds, False)),
         ("an empty log", "", TestReport()),
-        ("a log without its end", log.partition(">>>>> End")[0], _report(kinds)),
+        ("a log without its end", log.partition(">>>>> End")[0], _report(kinds, False)),
         ("no log of tests that passed", f"{begun}>>>>> End Test Output\n>>>>> Test Exit Code: 0\n", TestReport()),
         ("a log that is whole", log, _report(kinds)),
     ]
