@@ -28,6 +28,7 @@ bring about is its own. A runner goes there before it has a command; as that tak
 import _signal as signal  # `signal` and `socket` import much that is not needed
 import _socket as socket
 import ctypes
+import errno
 import os
 import resource
 import select
@@ -36,6 +37,7 @@ import time
 
 _SET_DUMPABLE, _SET_CHILD_SUBREAPER = 4, 36
 _MOST_FDS = 16
+_MOST_TRIES, _TAKE_S = 50, 2.0
 _PASSES, _AT_ONCE, _PAUSE_S, _SETTLE_PASSES = 200, 10, 0.005, 200
 
 
@@ -154,18 +156,16 @@ class _Runners:
     def run(self, name, fds):
         """Hand a request to a runner."""
         try:
-            while True:
+            for _ in range(_MOST_TRIES):
                 self.prepare(fds)
                 (pid, channel), self._spare = self._spare, None
                 try:
-                    os.kill(pid, signal.SIGCONT)  # a command may have stopped it
-                    packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
-                    channel.sendmsg([b"r"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
-                    break
-                except (ConnectionError, ProcessLookupError):  # it has been killed while it waited
-                    continue
+                    if _is_taken(pid, channel, fds):
+                        break
                 finally:
                     channel.close()
+            else:
+                raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             self._named[name] = pid
         except OSError as error:  # there are as many processes as there may be
             _say(fds[4], b"error %s" % os.fsencode(error.strerror))
@@ -236,6 +236,22 @@ class _Runners:
         _signal_all(signal.SIGKILL)
 
 
+def _is_taken(pid, channel, fds):
+    """Hand a request to the runner that waits; return whether it has taken it, and was not killed while it waited."""
+    try:
+        os.kill(pid, signal.SIGCONT)  # a command may have stopped it
+        packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
+        channel.sendmsg([b"r"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+        channel.settimeout(_TAKE_S)
+        if channel.recv(1):
+            return True
+    except (ConnectionError, ProcessLookupError):
+        pass
+    except TimeoutError:
+        os.kill(pid, signal.SIGKILL)
+    return False
+
+
 def _be_runner(channel, groups, limits, must_say):
     """Wait for a command, start it, and outlive what comes of it."""
     status = None
@@ -251,6 +267,7 @@ def _be_runner(channel, groups, limits, must_say):
         if must_say:
             channel.send(b"r")
         (body, *fds), _ = _received(channel)
+        channel.send(b"t")
         channel.close()
         status = fds[3]
         _, (_, directory, count, *rest) = _words(body)

@@ -12,7 +12,7 @@ from arena import Score, Session, restart, termination, transition
 from arena import apart as apart_module
 from arena.apart import SessionApart
 from arena.batching import EpisodeByEpisode
-from arena.env import EnvSpec, SeatSpec, SingleAgentEnvironment
+from arena.env import EnvSpec, SeatSpec, SingleAgentEnvironment, Taskset
 from arena.registry import environments
 from arena.runner import Progress, plan, run
 from arena.scenario import parse_scenario
@@ -20,8 +20,8 @@ from arena.seeding import stream
 from arena.spaces import FreeText
 from arena.summary import summarise
 from arena.threads import CallThread
+from arena.types import Task
 from tests.arena.batched_games import Fading
-from tests.arena.served import OneTask
 
 WAIT_S = 30.0
 SCENARIO = """
@@ -31,6 +31,19 @@ agents: {chance: random, skill: expert}
 tasks: {split: train}
 episodes: 4
 """
+
+
+class OneTask(Taskset):
+    """As in `tests.arena.served`, which would register its environments for all tests of this process."""
+
+    def __init__(self, split: str) -> None:
+        self.split = split
+
+    def __len__(self) -> int:
+        return 1
+
+    def task(self, index: int) -> Task:
+        return Task("only", self.split)
 
 
 class Meeting(SingleAgentEnvironment):
