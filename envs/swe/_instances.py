@@ -18,7 +18,7 @@ import msgspec
 
 from arena import ConfigError, import_extra
 
-__all__ = ["Instance", "Instances", "SourceDistribution", "prediction"]
+__all__ = ["Instance", "Instances", "SourceDistribution"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
@@ -173,11 +173,6 @@ class Instances(Sequence[Instance]):
 
     def __getitem__(self, index: Any) -> Any:
         return self._list[index]
-
-
-def prediction(instance_id: str, model: str, patch: str) -> dict[str, str]:
-    """Return a line of SWE-bench's predictions."""
-    return {"instance_id": instance_id, "model_name_or_path": model, "model_patch": patch}
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------

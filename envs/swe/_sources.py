@@ -32,7 +32,6 @@ from ._sample import sample_files
 __all__ = ["Place", "fetch_source", "make_environment", "mirror_of", "place_of", "unpacked"]
 
 _VENV = "/opt/venv"
-_EMPTY_PACKAGES = "site-packages"
 _PYTEST = "pytest>=8,<9"
 _LARGEST_SOURCE = 200 << 20
 _LARGEST_UNPACKED, _MOST_FILES = 1 << 30, 100_000

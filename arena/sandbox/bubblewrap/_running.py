@@ -20,10 +20,11 @@ from arena.sandbox._cgroups import ControlGroups
 from arena.sandbox._scratch import delete, scratch
 from arena.sandbox._seccomp import seccomp_filter
 from arena.sandbox._supervisor import Command, Supervisor, is_readable
+from arena.sandbox._words import as_bytes
 from arena.sandbox.bubblewrap._command_lines import HOME, inner_command, outer_command
 from arena.sandbox.bubblewrap._guarantees import guarantees
 from arena.sandbox.bubblewrap._layers import copy_changes
-from arena.sandbox.bubblewrap._words import opened_memory, word
+from arena.sandbox.bubblewrap._words import opened_memory
 from arena.sandbox.contract import SandboxSettings
 
 __all__ = ["Running", "absolute"]
@@ -135,9 +136,9 @@ class Running:
         variables = {**_ENVIRONMENT, **self._settings.environment, **(environment or {})}
         if bad := [name for name in variables if not name or "=" in name]:
             raise UsageError(f"a variable's name is a text without '=', not {bad[0]!r}")
-        words = [word(argument, "an argument") for argument in arguments]
-        where = word(absolute(directory or ".", self._settings), "the directory")
-        environ = [word(f"{name}={value}", "a variable") for name, value in variables.items()]
+        words = [as_bytes(argument, "an argument") for argument in arguments]
+        where = as_bytes(absolute(directory or ".", self._settings), "the directory")
+        environ = [as_bytes(f"{name}={value}", "a variable") for name, value in variables.items()]
         given = opened_memory(stdin)
         opened.callback(os.close, given)
         if script:

@@ -13,11 +13,12 @@ from pathlib import PurePosixPath
 from arena.errors import SandboxError, ToolError, UsageError
 from arena.sandbox._scratch import delete, scratch
 from arena.sandbox._supervisor import Command
+from arena.sandbox._words import as_bytes, check_bounds
 from arena.sandbox.bubblewrap._command_lines import find_bubblewrap
 from arena.sandbox.bubblewrap._layers import BubblewrapSnapshot, Layer, base_layers, flattened
 from arena.sandbox.bubblewrap._running import Running, absolute
 from arena.sandbox.bubblewrap._shell import BubblewrapShell
-from arena.sandbox.bubblewrap._words import check_times, program_of, word
+from arena.sandbox.bubblewrap._words import program_of
 from arena.sandbox.contract import ExecResult, Sandbox, SandboxSettings, Shell, Snapshot
 
 __all__ = ["BubblewrapSandbox"]
@@ -74,7 +75,7 @@ class BubblewrapSandbox(Sandbox):
         output_bytes: int = 1 << 16,
     ) -> ExecResult:
         """Run a command; see `Sandbox.exec`."""
-        check_times(timeout_s, output_bytes)
+        check_bounds(timeout_s, output_bytes)
         arguments, script = program_of(command)
         with contextlib.ExitStack() as opened:
             with self._turn:
@@ -225,7 +226,7 @@ class BubblewrapSandbox(Sandbox):
         """Return a descriptor of a regular file inside, opened there."""
         try:
             with self._turn:
-                fd = self._now().supervisor.open(word(absolute(path, self.settings), "a path"), flags, mode)
+                fd = self._now().supervisor.open(as_bytes(absolute(path, self.settings), "a path"), flags, mode)
         except FileNotFoundError as error:
             raise _MissingError(f"{path}: {error.strerror}") from None
         except OSError as error:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from arena.errors import SandboxError, ToolError, UsageError
 from arena.sandbox._supervisor import is_readable
+from arena.sandbox._words import as_bytes, check_bounds
 from arena.sandbox.bubblewrap._running import Running
-from arena.sandbox.bubblewrap._words import check_times, word
 from arena.sandbox.contract import ExecResult, Shell
 
 __all__ = ["BubblewrapShell"]
@@ -61,8 +61,8 @@ class BubblewrapShell(Shell):
 
     def run(self, command: str, *, timeout_s: float = 60.0, output_bytes: int = 1 << 16) -> ExecResult:
         """Run a command; see `Shell.run`."""
-        check_times(timeout_s, output_bytes)
-        text = word(command, "a command")
+        check_bounds(timeout_s, output_bytes)
+        text = as_bytes(command, "a command")
         if not self._busy.acquire(blocking=False):
             raise UsageError("the shell is running another command")
         try:

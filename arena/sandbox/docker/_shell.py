@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 
 from arena.errors import SandboxError, ToolError, UsageError
+from arena.sandbox._words import as_bytes, check_bounds
 from arena.sandbox.contract import ExecResult, Shell
 from arena.sandbox.docker._command import Command, new_mark
-from arena.sandbox.docker._words import as_bytes, check_bounds
 
 __all__ = ["DockerShell"]
 

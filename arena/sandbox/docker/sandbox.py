@@ -22,6 +22,7 @@ from typing import IO
 
 from arena.errors import SandboxError, ToolError, UsageError
 from arena.sandbox._scratch import scratch
+from arena.sandbox._words import as_bytes, check_bounds
 from arena.sandbox.contract import ExecResult, Sandbox, SandboxSettings, Shell, Snapshot
 from arena.sandbox.docker import _files
 from arena.sandbox.docker._archives import Archive, pack, reowned, save
@@ -31,7 +32,7 @@ from arena.sandbox.docker._daemon import Daemon
 from arena.sandbox.docker._options import DEFAULT_IMAGE, check_directory, parsed
 from arena.sandbox.docker._scripts import LONG, RUNNER, SHELL
 from arena.sandbox.docker._shell import DockerShell
-from arena.sandbox.docker._words import absolute, as_bytes, check_bounds, expressions, variables
+from arena.sandbox.docker._words import absolute, expressions, variables
 
 __all__ = ["DockerSandbox", "DockerSnapshot"]
 

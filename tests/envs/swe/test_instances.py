@@ -12,7 +12,7 @@ import pytest
 
 from arena import ConfigError
 from arena.envs.swe._grading import changed_files, is_protected, protected_files
-from arena.envs.swe._instances import Instances, prediction
+from arena.envs.swe._instances import Instances
 
 COMMIT = "a" * 40
 SWE_BENCH: dict[str, Any] = {
@@ -155,8 +155,3 @@ def test_what_decides_how_tests_run_is_protected(tmp_path: Path) -> None:
     for name in ("astropy/modeling/separable.py", "astropy/modeling/tests2/x.py", "my_conftest.py", "setup.py"):
         assert not is_protected(name, files), name
     assert changed_files(one.patch) == ("astropy/modeling/separable.py",)
-
-
-def test_predictions_are_swe_benchs() -> None:
-    line = prediction("a-1", "model", "diff")
-    assert line == {"instance_id": "a-1", "model_name_or_path": "model", "model_patch": "diff"}
