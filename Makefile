@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
+# How many processes run tests.
+JOBS ?= logical
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-peers test-docker check bench clean
@@ -31,7 +33,7 @@ check: $(READY) ## Style, types and import direction
 	cd build/layout && $(abspath $(BIN))/lint-imports --no-cache --config ../../pyproject.toml
 
 test: check ## Everything in `check`, then all tests but the slow ones and those that need Docker
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --maxprocesses 8 --dist worksteal
 
 # An environment of its own for each peer: its pins are not ours.
 $(PEERS)/%/.ready: tests/peers/requirements-%.txt

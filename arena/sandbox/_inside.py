@@ -160,7 +160,7 @@ class _Runners:
                 self.prepare(fds)
                 (pid, channel), self._spare = self._spare, None
                 try:
-                    if _is_taken(pid, channel, fds):
+                    if self._is_taken(pid, channel, fds):
                         break
                 finally:
                     channel.close()
@@ -211,9 +211,33 @@ class _Runners:
                 self._drop_spare()
             for name in [name for name, runner in self._named.items() if runner == pid]:
                 del self._named[name]
-                is_killed = is_killed or os.WIFSIGNALED(code)
+            is_killed = is_killed or os.WIFSIGNALED(code)
         if is_killed:
             self._end_strays()
+
+    def _is_taken(self, pid, channel, fds):
+        """Hand a request to the runner that waits; return whether it has taken it, and was not killed while it waited.
+
+        Raises:
+            OSError: It took it too late, and was ended, so that the request is not served twice.
+        """
+        try:
+            os.kill(pid, signal.SIGCONT)  # a command may have stopped it
+            packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
+            channel.sendmsg([b"r"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
+            channel.settimeout(_TAKE_S)
+            if channel.recv(1):
+                return True
+        except (ConnectionError, ProcessLookupError):
+            pass
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            self._end_strays()
+            channel.settimeout(0)
+            if channel.recv(1):
+                raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
+        return False
 
     def _drop_spare(self):
         if self._spare is not None:
@@ -234,22 +258,6 @@ class _Runners:
             if empty_passes == 2:  # what loses its parent while it is looked for is seen the second time
                 return
         _signal_all(signal.SIGKILL)
-
-
-def _is_taken(pid, channel, fds):
-    """Hand a request to the runner that waits; return whether it has taken it, and was not killed while it waited."""
-    try:
-        os.kill(pid, signal.SIGCONT)  # a command may have stopped it
-        packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
-        channel.sendmsg([b"r"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
-        channel.settimeout(_TAKE_S)
-        if channel.recv(1):
-            return True
-    except (ConnectionError, ProcessLookupError):
-        pass
-    except TimeoutError:
-        os.kill(pid, signal.SIGKILL)
-    return False
 
 
 def _be_runner(channel, groups, limits, must_say):
@@ -358,7 +366,8 @@ def _kill(runner, spare_first):
         found = _descendants({runner}, parents)
         if spare_first:
             own = [pid for pid in found if parents[pid] == runner]
-            found -= {min(own, key=began.__getitem__)} if own else set()  # what it has adopted began later
+            own.sort(key=lambda pid: (began[pid], pid))  # it began before what it has adopted
+            found -= set(own[:1])
         if not found:
             if not spare_first:
                 os.kill(runner, signal.SIGKILL)  # it may have been stopped

@@ -14,6 +14,7 @@ import pytest
 
 from arena import PrerequisiteError, SandboxError, UsageError
 from arena.sandbox import GUARANTEES, Sandbox, SandboxLimits, SandboxSettings, open_sandbox
+from arena.sandbox._scratch import scratch
 from arena.sandbox.bubblewrap import BubblewrapSandbox, _command_lines, _guarantees, _running, _sandbox
 from arena.testing.sandbox_clauses import CLAUSES
 from arena.testing.sandbox_probe import SandboxProbe
@@ -21,8 +22,13 @@ from arena.testing.sandbox_probe import SandboxProbe
 ROOT = Path(__file__).parents[3]
 
 
-def found(pattern: str, where: str = "/tmp") -> set[Path]:
-    return set(Path(where).glob(pattern))
+def found(pattern: str, where: Path | None = None) -> set[Path]:
+    """Return what there is of this process in its scratch folder, or in another folder."""
+    return set((where or scratch().folder).glob(pattern))
+
+
+def groups_of(token: str) -> set[Path]:
+    return set(Path("/sys/fs/cgroup").glob(f"**/arena-sandbox-{token}*"))
 
 
 def test_a_sandbox_outlives_the_thread_that_started_it() -> None:
@@ -39,25 +45,26 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next_one(tmp_path: Path)
     script = """
         import os, sys
         from arena.sandbox import open_sandbox
+        from arena.sandbox._scratch import scratch
         sandbox = open_sandbox()
         sandbox.exec("sleep 1019 > /dev/null 2>&1 &")
         kept = sandbox.snapshot()
-        print("begun", flush=True)
+        print(scratch().token, flush=True)
         sys.stdin.read()
     """
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    groups = found("**/arena-sandbox-*", "/sys/fs/cgroup")
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
     )
     assert process.stdout is not None
     assert process.stdin is not None
     with process.stdout, process.stdin:
-        assert process.stdout.readline() == b"begun\n"
+        token = process.stdout.readline().decode().strip()
+        assert token
         process.kill()
         process.wait()
-    assert found("arena-sandbox-*/snapshot-*", str(tmp_path))
+    assert found("arena-sandbox-*/snapshot-*", tmp_path)
     deadline = time.monotonic() + 10
     while _runs("1019") and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -67,19 +74,20 @@ def test_what_a_killed_process_leaves_is_removed_by_the_next_one(tmp_path: Path)
         env=environment, check=True, capture_output=True,
     )  # fmt: skip
     assert again.stderr == b""
-    assert not found("arena-sandbox-*", str(tmp_path))
-    assert found("**/arena-sandbox-*", "/sys/fs/cgroup") <= groups
+    assert not found("arena-sandbox-*", tmp_path)
+    assert not groups_of(token)
 
 
 def test_whoever_ends_without_stopping_leaves_nothing(tmp_path: Path) -> None:
-    groups = found("**/arena-sandbox-*", "/sys/fs/cgroup")
-    script = "from arena.sandbox import open_sandbox; s = open_sandbox(); s.exec('sleep 1023 &'); kept = s.snapshot()"
+    script = "from arena.sandbox import open_sandbox; from arena.sandbox._scratch import scratch; s = open_sandbox(); "
+    script += "s.exec('sleep 1018 &'); kept = s.snapshot(); print(scratch().token)"
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True)
     assert done.stderr == b""
     assert not list(tmp_path.iterdir())
-    assert not _runs("1023")
-    assert found("**/arena-sandbox-*", "/sys/fs/cgroup") <= groups
+    assert not _runs("1018")
+    assert done.stdout.strip()
+    assert not groups_of(done.stdout.decode().strip())
 
 
 def test_processes_that_begin_at_once_keep_their_folders(tmp_path: Path) -> None:
@@ -92,13 +100,13 @@ def test_processes_that_begin_at_once_keep_their_folders(tmp_path: Path) -> None
 
 
 def test_a_deep_folder_is_deleted() -> None:
-    before = found("arena-sandbox-*/snapshot-*")
+    before = found("snapshot-*")
     with open_sandbox() as sandbox:
         nest = "import os\nfor i in range(1500): os.mkdir('d'); os.chdir('d')"
         assert sandbox.exec(["python3", "-c", nest]).ok
         with sandbox.snapshot() as snapshot, open_sandbox(snapshot=snapshot) as branch:
             assert branch.exec("find . | wc -l").stdout == b"1501\n"
-    assert found("arena-sandbox-*/snapshot-*") == before
+    assert found("snapshot-*") == before
 
 
 def test_what_is_exchanged_while_it_is_copied_leads_nowhere(tmp_path: Path) -> None:
@@ -159,17 +167,17 @@ def _allowing(unenforced: frozenset[str]) -> SandboxSettings:
 def test_it_refuses_to_start_without_a_guarantee_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (_guarantees, _running):
         monkeypatch.setattr(module, "seccomp_filter", lambda **_: None)
-    before = found("arena-sandbox-*/sandbox-*")
+    before = found("sandbox-*")
     with pytest.raises(SandboxError, match=r"cannot guarantee syscalls .* name them in `unenforced`"):
         open_sandbox()
-    assert found("arena-sandbox-*/sandbox-*") == before
+    assert found("sandbox-*") == before
     with open_sandbox(SandboxSettings(unenforced=frozenset({"syscalls"}))) as sandbox:
         assert sandbox.missing == {"syscalls": "no filter for this processor"}
         assert set(sandbox.enforced) == set(GUARANTEES) - {"syscalls"}
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
-    before = found("arena-sandbox-*/*")
+    before = found("*")
     program = tmp_path / "bwrap"
     program.write_text("#!/bin/sh\necho 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")
     program.chmod(0o755)
@@ -179,7 +187,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
         with pytest.raises(SandboxError, match="does not start: bwrap: No permissions to create a new namespace"):
             open_sandbox()
         assert time.monotonic() - began < 20
-    assert found("arena-sandbox-*/*") == before
+    assert found("*") == before
 
 
 def test_without_bubblewrap_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

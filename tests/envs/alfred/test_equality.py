@@ -3,7 +3,6 @@
 import itertools
 import random
 import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import pytest
@@ -601,23 +600,14 @@ def check_case(case, folder):
         assert any(case.shows in text for text in (*both.offered, *both.told))
 
 
-@pytest.fixture(scope="module")
-def checks(request, tmp_path_factory):
-    """The cases that are asked for, two at a time, because ALFWorld's engine is slow."""
-    folder = tmp_path_factory.mktemp("cases")
-    asked = {item.callspec.params["case"].name for item in request.session.items if item.originalname == "test_cases"}
-    with ThreadPoolExecutor(2) as pool:
-        yield {case.name: pool.submit(check_case, case, folder) for case in CASES if case.name in asked}
-
-
 def listed(case):
     reasons = [reason for reason, different in DIFFERENT if different is case]
     return pytest.param(case, id=case.name, marks=[pytest.mark.xfail(reason=reason) for reason in reasons])
 
 
 @pytest.mark.parametrize("case", [listed(case) for case in CASES])
-def test_cases(case, checks):
-    checks[case.name].result()
+def test_cases(case, tmp_path):
+    check_case(case, tmp_path)
 
 
 def test_several_agents_of_a_file_are_told_alike(tmp_path):
