@@ -113,7 +113,7 @@ def test_live_seat_is_not_left_out() -> None:
         Score(0.5, seats={"player": math.nan}),
         Score(0.5, seats={"stranger": 0.5}),
     ],
-    ids=str,
+    ids=lambda score: str(score).partition(" object at ")[0],
 )
 def test_score_that_no_reader_accepts_is_a_grader_error(score: Score) -> None:
     session = opened(breaking(score=lambda self: score))

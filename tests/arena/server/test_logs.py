@@ -79,6 +79,7 @@ def test_nobody_can_forge_a_line(log_format):
         *(CAPABILITIES.issue(Grant("s-abc_1", role)) for role in ("owner", "watch")),
         CAPABILITIES.issue(Grant("s", "seat", "white player")),
     ],
+    ids=["token", "owner", "watcher", "seat"],
 )
 def test_no_secret_is_written_wherever_it_stands(log_format, secret):
     hidden = secret.rpartition(".")[2]
