@@ -41,6 +41,15 @@ def test_a_sandbox_outlives_the_thread_that_started_it() -> None:
         assert sandbox.exec("echo alive").stdout == b"alive\n"
 
 
+def test_a_shell_is_told_apart_from_what_began_in_the_same_tick() -> None:
+    with open_sandbox() as sandbox:
+        for _ in range(40):
+            shell = sandbox.shell()
+            shell.run("(sleep 1025 &); sleep 1026", timeout_s=0.05)
+            assert not _runs("1025")
+            shell.close()
+
+
 def test_what_a_killed_process_leaves_is_removed_by_the_next_one(tmp_path: Path) -> None:
     script = """
         import os, sys
