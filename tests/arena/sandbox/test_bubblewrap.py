@@ -50,26 +50,6 @@ def test_a_shell_is_told_apart_from_what_began_in_the_same_tick() -> None:
             shell.close()
 
 
-def test_who_stops_what_waits_for_commands_delays_them_and_no_more() -> None:
-    stop = """
-        import os, signal, time
-        end = time.monotonic() + 3
-        while time.monotonic() < end:
-            for name in os.listdir("/proc"):
-                if name.isdigit() and int(name) not in (1, os.getpid()):
-                    try:
-                        if b"inside.py" in open(f"/proc/{name}/cmdline", "rb").read():
-                            os.kill(int(name), signal.SIGSTOP)
-                    except OSError:
-                        pass
-    """
-    with open_sandbox() as sandbox:
-        sandbox.write_file("/tmp/stop.py", textwrap.dedent(stop).encode())
-        sandbox.exec("python3 /tmp/stop.py > /dev/null 2>&1 &")
-        time.sleep(0.3)
-        assert sandbox.exec("echo fine", timeout_s=30).stdout == b"fine\n"
-
-
 def test_what_a_killed_process_leaves_is_removed_by_the_next_one(tmp_path: Path) -> None:
     script = """
         import os, sys
