@@ -45,7 +45,10 @@ def nothing_left(daemon, image):
 
 def left(daemon):
     """Return the containers and volumes that there are."""
-    return {*daemon.docker("ps", "--all", "--quiet", "--no-trunc").split(), *daemon.docker("volume", "ls", "-q").split()}
+    return {
+        *daemon.docker("ps", "--all", "--quiet", "--no-trunc").split(),
+        *daemon.docker("volume", "ls", "-q").split(),
+    }
 
 
 def start(settings=None, snapshot=None):
@@ -210,6 +213,11 @@ def test_a_missing_image_is_one_line(image, nothing_left):
 
 def test_no_more_processes_are_a_tool_error(image, nothing_left):
     """What takes every process that becomes free is no shell: that one waits 15 seconds before it says so."""
+
+    def again_and_again(sandbox):
+        for _ in range(200):
+            sandbox.exec("sleep 0.1")
+
     script = """
 import os, time
 while True:
@@ -223,7 +231,6 @@ while True:
         sandbox.write_file("/workspace/fill.py", script.encode())
         sandbox.exec("python3 /workspace/fill.py > /dev/null 2>&1 &")
         with pytest.raises(ToolError, match="the command does not start"):
-            for _ in range(200):
-                sandbox.exec("sleep 0.1")
+            again_and_again(sandbox)
         sandbox.kill()
         assert sandbox.exec("echo fine").stdout == b"fine\n"
