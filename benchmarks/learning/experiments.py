@@ -285,12 +285,12 @@ COMPARATORS = Experiment(
 _SEARCH = "search/qa-v0"
 _QUESTIONS = {"questions": relations.NAME, "topk": 1, "max_turns": 6, "max_searches": 5}
 _LOOK_UP = {**_PLAY, "pool": 4000, "turns": 6, "new_tokens": 24}
-_ANSWERED = 800
+_ANSWERED = 4000
 _SEARCH_BASE = Arm(
     "search-base",
     _SEARCH,
     _QUESTIONS,
-    {**_LOOK_UP, "demonstrations": {**_SHOWN, "episodes": _ANSWERED, "epochs": 6}},
+    {**_LOOK_UP, "demonstrations": {**_SHOWN, "episodes": _ANSWERED, "epochs": 3}},
     _ANSWERED,
 )
 
@@ -309,10 +309,10 @@ STRATIFIED = Experiment(
     "stratified",
     "Stratified GRPO on multi-hop questions",
     "Chains of one to three relations between invented people, over a corpus of 1,100 documents, one document a "
-    f"search; all arms begin with the same imitation of {_ANSWERED} questions and then play {_PLAYED} episodes, group "
-    f"size {_GROUP}, in {_UPDATES} updates of two steps; 200 held-out questions about other people, tokens sampled at "
-    "temperature 1. Strata are numbers of searches; `alpha` is the share of the stratum's comparison (0.6 as "
-    "published), `shuffled` deals strata out at random.",
+    f"search; all arms begin with the same imitation of {_ANSWERED:,} questions and then play {_PLAYED} episodes, "
+    f"group size {_GROUP}, in {_UPDATES} updates of two steps; 200 held-out questions about other people, tokens "
+    "sampled at temperature 1. Strata are numbers of searches; `alpha` is the share of the stratum's comparison (0.6 "
+    "as published), `shuffled` deals strata out at random.",
     "search-grpo",
     (
         _SEARCH_BASE,

@@ -53,7 +53,8 @@ def _related(person: str, known: list[str], rng: random.Random) -> dict[str, str
 
 
 def _document(person: str, related: Mapping[str, str]) -> dict[str, Any]:
-    text = " ".join(f"The {relation} of {person} is {other}." for relation, other in related.items())
+    text = f"{person}: whom {person} knows. "  # so often that a search prefers it to those that mention the person
+    text += " ".join(f"The {relation} is {other}." for relation, other in related.items())
     return {"id": person.lower().replace(" ", "-"), "contents": f'"{person}"\n{text}'}
 
 
