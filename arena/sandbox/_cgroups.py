@@ -83,12 +83,15 @@ class ControlGroups:
             self.enforced[guarantee] = f"control group, version {version}"
 
     def open(self) -> list[int]:
-        """Return descriptors: a process that writes ``0`` to each is in the groups, with all that it will start.
+        """Return descriptors: a process of one thread that writes ``0`` to each is in all groups, as is all it starts.
 
         Raises:
             OSError: It cannot be.
         """
-        return [os.open(folder / "cgroup.procs", os.O_WRONLY | os.O_CLOEXEC) for folder in self._folders]
+        files = [folder / "tasks" for folder in self._folders]  # version 1: a thread enters without waiting for others
+        quick = [file for file in files if file.exists()]
+        slow = [file.with_name("cgroup.procs") for file in files if file not in quick]
+        return [os.open(file, os.O_WRONLY | os.O_CLOEXEC) for file in (*quick, *slow)]
 
     def frozen(self) -> contextlib.AbstractContextManager[bool]:
         """Hold their processes meanwhile; tell whether that is so."""

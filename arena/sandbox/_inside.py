@@ -20,7 +20,8 @@ A command's runner is its parent, adopts what its descendants leave behind, and 
 came of a command is what descends from its runner. What a runner that was killed leaves to this process is ended.
 
 This process is in none of the sandbox's control groups, so that no lack of memory, processes or time that commands
-bring about is its own. A runner goes there before it has a command; as that takes a moment, one waits for the next.
+bring about is its own. A runner goes there before it has a command; as that takes a moment, one waits for the next. If
+it cannot, this process ends, and everything with it: no command runs outside.
 """
 
 # mypy: ignore-errors
@@ -38,6 +39,7 @@ import time
 _SET_DUMPABLE, _SET_CHILD_SUBREAPER = 4, 36
 _MOST_FDS = 16
 _MOST_TRIES, _TAKE_S = 50, 2.0
+_OUTSIDE = b"e"
 _PASSES, _AT_ONCE, _PAUSE_S, _SETTLE_PASSES = 200, 10, 0.005, 200
 
 
@@ -58,7 +60,7 @@ def main():
     signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     runners = _Runners(groups, limits)
-    runners.prepare(must_begin=True)
+    runners.prepare()
     poll = select.poll()
     poll.register(control.fileno(), select.POLLIN)
     poll.register(wake, select.POLLIN)
@@ -132,8 +134,8 @@ class _Runners:
         self._spare = None
         self._held = None
 
-    def prepare(self, not_its_own=(), must_begin=False):
-        """Have a runner that waits, without some descriptors; its beginning is awaited if asked."""
+    def prepare(self, not_its_own=()):
+        """Have a runner that waits, without some descriptors."""
         if self._spare is not None:
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -143,15 +145,13 @@ class _Runners:
                 ours.close()
                 for fd in not_its_own:
                     os.close(fd)
-                _be_runner(theirs, self._groups, self._limits, must_begin)
+                _be_runner(theirs, self._groups, self._limits)
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
         self._spare = pid, ours
-        if must_begin and ours.recv(1) != b"r":
-            raise OSError("no process can be put into the control groups")
 
     def run(self, name, fds):
         """Hand a request to a runner."""
@@ -226,22 +226,19 @@ class _Runners:
             packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
             channel.sendmsg([b"r"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
             channel.settimeout(_TAKE_S)
-            if channel.recv(1):
-                return True
+            answer = channel.recv(1)
         except (ConnectionError, ProcessLookupError):
-            pass
+            answer = _last_word(channel)
         except TimeoutError:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
             self._end_strays()
-            channel.settimeout(0)
-            try:
-                is_late = bool(channel.recv(1))
-            except ConnectionError:  # the request was not even read
-                is_late = False
-            if is_late:
+            answer = b""
+            if _last_word(channel):
                 raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
-        return False
+        if answer == _OUTSIDE:
+            raise SystemExit("no process can be put into the control groups")
+        return bool(answer)
 
     def _drop_spare(self):
         if self._spare is not None:
@@ -264,20 +261,31 @@ class _Runners:
         _signal_all(signal.SIGKILL)
 
 
-def _be_runner(channel, groups, limits, must_say):
+def _last_word(channel):
+    """Return what a runner that has ended said at last; nothing where it did not read all that it was told."""
+    channel.settimeout(0)
+    try:
+        return channel.recv(1)
+    except OSError:
+        return b""
+
+
+def _be_runner(channel, groups, limits):
     """Wait for a command, start it, and outlive what comes of it."""
     status = None
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
-        for group in groups:
-            os.write(group, b"0")
-            os.close(group)
+        try:
+            for group in groups:
+                os.write(group, b"0")
+                os.close(group)
+        except OSError:
+            channel.send(_OUTSIDE)
+            raise
         _process_control(_SET_CHILD_SUBREAPER, 1)
         os.setsid()
-        if must_say:
-            channel.send(b"r")
         (body, *fds), _ = _received(channel)
         channel.send(b"t")
         channel.close()

@@ -14,6 +14,7 @@ import pytest
 
 from arena import PrerequisiteError, SandboxError, UsageError
 from arena.sandbox import GUARANTEES, Sandbox, SandboxLimits, SandboxSettings, open_sandbox
+from arena.sandbox._cgroups import ControlGroups
 from arena.sandbox._scratch import scratch
 from arena.sandbox.bubblewrap import BubblewrapSandbox, _command_lines, _guarantees, _running, _sandbox
 from arena.testing.sandbox_clauses import CLAUSES
@@ -147,6 +148,14 @@ def _runs(word: str) -> bool:
         except OSError:
             continue
     return False
+
+
+def test_no_command_runs_outside_its_control_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ControlGroups, "open", lambda groups: [os.open("/dev/full", os.O_WRONLY | os.O_CLOEXEC)])
+    with open_sandbox() as sandbox:
+        with pytest.raises(SandboxError, match="no process can be put into the control groups"):
+            sandbox.exec("true")
+        assert not sandbox.alive
 
 
 def test_without_control_groups_each_process_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
